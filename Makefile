@@ -1,0 +1,48 @@
+# Everything a person needs to try, test and change tlkit. Needs Python >= 3.10 and make, nothing else.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+.PHONY: help install demo test check lint fix docs clean
+
+help:     ## show this
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+install: $(READY)  ## build the environment in .venv
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## fit, evaluate and predict on a sample folder, offline
+	rm -rf .demo && mkdir .demo
+	cd .demo && ../$(BIN)/tlkit sample digits digits
+	cd .demo && ../$(BIN)/tlkit fit digits
+	cd .demo && ../$(BIN)/tlkit predict digits/test/7/*.png --tta
+
+test: $(READY)  ## run every test
+	$(BIN)/python -m pytest
+
+check: lint test  ## lint and test
+
+lint: $(READY)  ## format, lint, types, the import law, generated documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/cog --check README.md
+
+fix: $(READY)  ## put right what a program can: format, lint, generated documents
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/cog -r README.md
+
+docs: $(READY)  ## write the generated parts of the README
+	$(BIN)/cog -r README.md
+
+clean:    ## remove the environment and everything generated
+	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
