@@ -1,0 +1,147 @@
+"""Errors: what can go wrong, and what to do about it.
+
+Every error that tlkit raises on purpose is a `TlkitError` and says four things: what it is about,
+what was found, what was expected, and what to do. The command line prints them and exits with 2;
+nothing else in the package prints or exits.
+
+    TlkitError
+    ├── OptionError          an option has a value it cannot have, or one that would be ignored
+    │   └── UnknownName      a name that is not in a table: lists what is, and the nearest
+    ├── FolderError          a folder that is not an image folder, or too small to learn from
+    ├── ImageError           files that are not readable images, all of them in one error
+    ├── PluginError          a backbone plugin that is missing, broken, doubled or out of contract
+    ├── WeightsError         weights that are not on the disk, cannot be fetched or do not fit
+    ├── HeadFileError        a head file that is cut off, altered, too new or does not fit
+    ├── RunFolderError       a run folder that exists already, or cannot be written
+    └── DiskError            the disk is full or not writable
+
+Here stands only what every room may use: this module imports nothing of tlkit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+class TlkitError(Exception):
+    """An error that says what was found, what was expected and what to do.
+
+    `about` is one line; the three others may have several. All text is shown with control
+    characters escaped, because file names and foreign files can carry any of them.
+    """
+
+    def __init__(self, about: str, *, found: str, expected: str, do: str) -> None:
+        super().__init__(about, found, expected, do)
+        self.about = printable(about).replace("\n", "\\n")
+        self.found = printable(found)
+        self.expected = printable(expected)
+        self.do = printable(do)
+
+    def __str__(self) -> str:
+        lines = [self.about]
+        for label, text in (("found", self.found), ("expected", self.expected), ("do", self.do)):
+            first, *rest = text.splitlines() or [""]
+            lines.append(f"  {label:<9} {first}")
+            lines.extend(f"  {'':<9} {line}" for line in rest)
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.about, self.found, self.expected, self.do)
+
+
+def _rebuild(kind: type[TlkitError], about: str, found: str, expected: str, do: str) -> TlkitError:
+    return kind(about, found=found, expected=expected, do=do)
+
+
+class OptionError(TlkitError):
+    """An option has a value that it cannot have, or one that would be ignored."""
+
+
+class UnknownName(OptionError):
+    """A name that is not in a table of names."""
+
+
+class FolderError(TlkitError):
+    """A folder that is not an image folder, or is too small to learn from."""
+
+
+class ImageError(TlkitError):
+    """One or more files that are not readable images."""
+
+
+class PluginError(TlkitError):
+    """A backbone plugin that is missing, broken, doubled or out of contract."""
+
+
+class WeightsError(TlkitError):
+    """Weights that are not on the disk, cannot be fetched, or do not fit the network."""
+
+
+class HeadFileError(TlkitError):
+    """A head file that is cut off, altered, made by a newer tlkit, or does not fit."""
+
+
+class RunFolderError(TlkitError):
+    """A run folder that exists already, or none where one is needed."""
+
+
+class DiskError(TlkitError):
+    """The disk is full, or a path on it cannot be read or written."""
+
+
+def pick(table: Mapping[str, Value], name: str, kind: str, *, also: str = "") -> Value:
+    """The entry of `table` called `name`; `kind` says in the error what sort of name it is.
+
+    `also` is appended to the list of what was expected, for names that are open-ended.
+    Raises `UnknownName`, which lists the table and the nearest name.
+    """
+    if name in table:
+        return table[name]
+    raise unknown(table, name, kind, also=also)
+
+
+def unknown(names: Iterable[str], name: str, kind: str, *, also: str = "") -> UnknownName:
+    """The error for a name that is not among `names`."""
+    known = list(names)
+    guess = nearest(name, known)
+    return UnknownName(
+        f"there is no {kind} called '{name}'",
+        found=f"'{name}'",
+        expected=f"one of {', '.join(known)}{also}" if known else f"none is known{also}",
+        do=f"did you mean '{guess}'?" if guess else f"choose a {kind} from the list",
+    )
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name most like `name` (letter case aside), or None when none is alike."""
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else None
+
+
+def printable(text: str) -> str:
+    """`text` with every control and format character but the newline shown as an escape.
+
+    A file name may hold terminal escapes, right-to-left marks or bytes that are no text.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one
+        if one == "\n" or unicodedata.category(one)[0] != "C"
+        else one.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for one in text
+    )
+
+
+def listing(lines: Sequence[str], most: int = 20) -> str:
+    """At most `most` of `lines`, and how many were left out: for errors that gather many faults."""
+    shown = list(lines[:most])
+    if len(lines) > most:
+        shown.append(f"... and {len(lines) - most} more")
+    return "\n".join(shown)

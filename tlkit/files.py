@@ -1,0 +1,117 @@
+"""Files: how anything is written, so that a reader sees the old content or the new, never half.
+
+A file is written under a temporary name beside its place, flushed to the disk and renamed; a folder
+is filled under a temporary name and renamed as a whole. What fails on the way (a full disk, a lost
+permission, Ctrl-C) leaves what was there before.
+Not here: what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tlkit.errors import DiskError, RunFolderError
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when the block ends without an error.
+
+    Raises `DiskError`.
+    """
+    temporary = _beside(path)
+    with disk_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file, or leave what was there. Raises `DiskError`."""
+    with new_file(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, or leave what was there. Raises `DiskError`."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `path` when the block ends without an error.
+
+    Raises `RunFolderError` at once if `path` holds anything and `overwrite` is not given;
+    `DiskError` where the disk refuses.
+    """
+    refuse_occupied(path, overwrite=overwrite)
+    staged = _beside(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged.mkdir()
+        try:
+            yield staged
+            old = _beside(path)
+            if path.exists():
+                refuse_occupied(path, overwrite=overwrite)
+                path.rename(old)
+            try:
+                staged.rename(path)
+            except BaseException:
+                if old.exists():
+                    old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def refuse_occupied(path: Path, *, overwrite: bool) -> None:
+    """Raise `RunFolderError` where something is in the way."""
+    if Path.cwd().is_relative_to(os.path.realpath(path)):
+        raise RunFolderError(
+            f"{path} cannot become a new folder",
+            found="the current folder, or one around it",
+            expected="a new or empty folder elsewhere, which can be renamed",
+            do="name a folder inside this one, such as ./new",
+        )
+    if not path.exists() or (path.is_dir() and (overwrite or not any(path.iterdir()))):
+        return
+    raise RunFolderError(
+        f"{path} is there already",
+        found="a folder that is not empty" if path.is_dir() else "a file",
+        expected="a new or empty folder",
+        do="choose another place"
+        + ("; `tlkit fit --overwrite` replaces a run folder" if path.is_dir() else ""),
+    )
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about `path` into a `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path} cannot be written",
+            found=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
+            expected="a disk with room, and the permission to write",
+            do="free some space or choose another place",
+        ) from error
+
+
+def _beside(path: Path) -> Path:
+    """A new hidden name in the same folder, hence on the same file system."""
+    # 50 characters are at most 200 bytes: a disk takes names of 255.
+    return path.parent / f".{path.name[:50]}.{secrets.token_hex(4)}.tmp"

@@ -1,0 +1,256 @@
+"""Options: what can be chosen, declared once.
+
+Each record's fields carry their help and their limits. The command line's flags (cli/flags.py), the
+limits for callers from Python, the record in a head file's card and the tables in the README are
+all derived from these fields. Defaults are values; where the best value depends on the data, the
+default is the word `auto`, and a named function decides and says so (train/recipe.py).
+Not here: what the options do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_type_hints
+
+from tlkit.errors import OptionError, listing, unknown
+
+Options = TypeVar("Options", bound="Checked")
+
+ATTACH = ("replace", "last", "append")
+POOL = ("keep", "avg", "max", "avgmax", "flatten")
+OPTIMIZERS = ("auto", "lbfgs", "adamw", "sgd")
+DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a field may be, besides its type."""
+
+    help: str
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field of an options record: its default, its help, its limits (see `Limits`)."""
+    return field(default=default, metadata={"limits": Limits(help=help, **limits)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """One option as declared: for flags and for tables."""
+
+    name: str
+    type: type
+    default: Any
+    limits: Limits
+
+    @property
+    def flag(self) -> str:
+        """--weight-decay; for a switch, --overwrite."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        limits = self.limits
+        if limits.choices:
+            return ", ".join(limits.choices)
+        if self.type is bool:
+            return "yes, no"
+        if limits.metavar:
+            return limits.metavar
+        kind = {int: "whole number", float: "number", str: "text"}[self.type]
+        if limits.above is not None:
+            kind += f" above {limits.above:g}"
+        if limits.min is not None:
+            kind += f" from {limits.min:g}"
+        if limits.max is not None:
+            kind += f" to {limits.max:g}"
+        return kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A record whose fields keep their declared types and limits, whoever makes it."""
+
+    def __post_init__(self) -> None:
+        faults = []
+        for one in declared(type(self)):
+            fault = _fault(one, getattr(self, one.name))
+            if fault:
+                faults.append(fault)
+        if faults:
+            raise OptionError(
+                "an option has a value that it cannot have"
+                if len(faults) == 1
+                else f"{len(faults)} options have values that they cannot have",
+                found=listing([found for found, _ in faults]),
+                expected=listing([expected for _, expected in faults]),
+                do="correct the value; `tlkit COMMAND --help` lists what each option takes",
+            )
+
+    @classmethod
+    def of(cls: type[Options], values: Mapping[str, Any]) -> Options:
+        """The record with these values; an unknown name is an error that lists the known ones."""
+        names = [one.name for one in declared(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown(names, name, "option")
+        return cls(**values)
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in declared(type(self))
+            if getattr(self, one.name) != one.default
+        }
+
+    def refuse(self, names: Sequence[str], because: str) -> None:
+        """Raise `OptionError` if one of these options was set although it would have no effect."""
+        idle = [name for name in names if name in self.changed()]
+        if idle:
+            raise OptionError(
+                "an option would be ignored",
+                found=", ".join(f"--{one.replace('_', '-')} {getattr(self, one)}" for one in idle),
+                expected=because,
+                do="leave it out, or change what makes it idle",
+            )
+
+
+def declared(record: type[Checked]) -> Iterator[Declared]:
+    """The options of a record, in order."""
+    types = get_type_hints(record)
+    for one in dataclasses.fields(record):
+        yield Declared(
+            name=one.name, type=types[one.name], default=one.default, limits=one.metadata["limits"]
+        )
+
+
+def _fault(one: Declared, value: Any) -> tuple[str, str] | None:
+    """(found, expected) where the value is not allowed, else None."""
+    limits = one.limits
+    fits = isinstance(value, (int, float) if one.type is float else one.type)
+    if one.type is not bool and isinstance(value, bool):
+        fits = False
+    if not fits:
+        return f"{one.flag} {value!r}", f"{one.flag}: {one.allowed}"
+    if limits.choices and value not in limits.choices:
+        guess = unknown(limits.choices, str(value), one.name).do
+        return f"{one.flag} {value!r}", f"{one.flag}: one of {one.allowed} ({guess})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{one.flag} {value!r}", f"{one.flag}: {one.allowed}"
+    low = limits.min is not None and value < limits.min
+    not_above = limits.above is not None and value <= limits.above
+    high = limits.max is not None and value > limits.max
+    if low or not_above or high:
+        return f"{one.flag} {value!r}", f"{one.flag}: {one.allowed}"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(Checked):
+    """How a head is attached and trained."""
+
+    backbone: str = option(
+        "efficientnet_lite0",
+        "The network to build on; `tlkit backbones` lists them.",
+        metavar="NAME",
+    )
+    weights: str = option(
+        "default",
+        "Its weights: default, the name of a set, none (random), or a file.",
+        metavar="default, SET, none or FILE",
+    )
+    attach: str = option(
+        "replace",
+        "The head in place of the classifier, of its last layer, or behind its outputs.",
+        choices=ATTACH,
+    )
+    head: str = option("linear", "The kind of head.", metavar="a head's name")
+    hidden: int = option(500, "Width of the hidden layer of a head that has one.", min=1)
+    dropout: float = option(0.3, "Dropout of a head that has one.", min=0.0, max=0.95)
+    pool: str = option(
+        "keep", "How the feature map becomes a vector; keep is the backbone's way.", choices=POOL
+    )
+    freeze: str = option(
+        "features",
+        "What stays as it was loaded.",
+        metavar="features, backbone, none or to:STAGE",
+    )
+    augment: str = option(
+        "auto",
+        "Augmentation: a preset, or an albumentations pipeline in a YAML or JSON file.",
+        metavar="auto, a preset's name or FILE",
+    )
+    views: int = option(
+        2,
+        "Augmented views of each training image kept for the frozen part; epochs use them in turn.",
+        min=1,
+        max=1000,
+    )
+    epochs: int = option(
+        20,
+        "Passes over the training images; for lbfgs, penalties tried from strong to weak.",
+        min=1,
+    )
+    batch: int = option(32, "Images in one step of adamw or sgd.", min=1)
+    optimizer: str = option(
+        "auto",
+        "lbfgs solves a linear head on frozen features; auto takes it there, else adamw.",
+        choices=OPTIMIZERS,
+    )
+    lr: float = option(1e-3, "Peak rate of the head and of what was appended.", above=0.0)
+    backbone_lr: float = option(1e-4, "Peak rate of unfrozen parts of the backbone.", above=0.0)
+    weight_decay: float = option(0.01, "Weight decay of adamw and sgd.", min=0.0)
+    label_smoothing: float = option(
+        0.0, "Share of the target spread over all classes.", min=0.0, max=0.9
+    )
+    balance: str = option(
+        "none",
+        "Weigh the loss so that every class counts alike.",
+        choices=("none", "classes"),
+    )
+    val_fraction: float = option(
+        0.2, "Share of each class held out where the folder has no val.", above=0.0, max=0.9
+    )
+    seed: int = option(0, "Decides the split, the augmentation and every random start.", min=0)
+    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
+    precision: str = option(
+        "auto",
+        "Arithmetic of the network; auto is bf16 on a GPU that has it, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)
+    on_bad: str = option(
+        "error",
+        "What an unreadable image does: end the fit, or be left out and listed.",
+        choices=("error", "skip"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Checked):
+    """How images are looked at when predicting and evaluating."""
+
+    tta: str = option("none", "Test-time views to average over.", metavar="a policy's name")
+    scales: str = option(
+        "256,384,512", "For multi: the shorter sides, in pixels.", metavar="PX,PX,..."
+    )
+    grid: int = option(5, "For multi: crops per row and per column.", min=1, max=25)
+    mirror: bool = option(True, "For multi: each crop mirrored too.")
+    batch: int = option(32, "Images in one step of the network.", min=1)
+    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
+    precision: str = option(
+        "as-fitted",
+        "Arithmetic of the network; as-fitted is what the head was trained with.",
+        choices=("as-fitted", "fp32", "bf16"),
+    )
+    workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)

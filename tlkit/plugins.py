@@ -1,0 +1,196 @@
+"""Plugins: which backbones are installed, which are broken, which one is meant.
+
+find (metadata only) -> choose by name -> load (imports the one plugin).
+In: the entry points of installed distributions, in the groups `tlkit.backbones` (one name each)
+and `tlkit.families` (open sets, FAMILY/NAME). Out: `Found` records, a `Backbone`, or `Broken`.
+A plugin is imported only when it is chosen; one that raises is named, and stops nothing else.
+`TLKIT_PLUGINS` limits what is looked at: names of distributions or of packages, separated by
+commas; set but empty, no plugin at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from tlkit.backbone import Backbone, Family
+from tlkit.errors import PluginError, TlkitError, unknown
+
+BACKBONES = "tlkit.backbones"
+FAMILIES = "tlkit.families"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An entry point, not loaded."""
+
+    name: str
+    group: str
+    value: str
+    """module:attribute"""
+    distribution: str
+    version: str
+    entry: EntryPoint
+
+    @property
+    def qualified(self) -> str:
+        """DISTRIBUTION:NAME, which is never ambiguous."""
+        return f"{self.distribution}:{self.name}"
+
+    @property
+    def is_family(self) -> bool:
+        return self.group == FAMILIES
+
+    @property
+    def module(self) -> str:
+        return self.value.partition(":")[0].strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A plugin that could not be loaded, and why."""
+
+    found: Found
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A loaded backbone and the plugin that it came from."""
+
+    backbone: Backbone
+    found: Found
+
+
+def find() -> tuple[Found, ...]:
+    """Every backbone and family that is installed, by name. Reads metadata, imports no plugin."""
+    wanted = _limit()
+    found = []
+    for group in (BACKBONES, FAMILIES):
+        for entry in entry_points(group=group):
+            distribution = entry.dist
+            one = Found(
+                name=entry.name,
+                group=group,
+                value=entry.value,
+                distribution=distribution.name if distribution else "(unknown)",
+                version=distribution.version if distribution else "(unknown)",
+                entry=entry,
+            )
+            if wanted is None or wanted & {one.distribution, one.module.partition(".")[0]}:
+                found.append(one)
+    unique = {(one.group, one.name, one.value, one.distribution): one for one in found}
+    return tuple(sorted(unique.values(), key=lambda one: (one.is_family, natural(one.name))))
+
+
+def _limit() -> set[str] | None:
+    """The names in TLKIT_PLUGINS, or None where it is not set."""
+    given = os.environ.get("TLKIT_PLUGINS")
+    return None if given is None else {one.strip() for one in given.split(",")} - {""}
+
+
+def natural(name: str) -> tuple[tuple[int, str | int], ...]:
+    """A sort key that puts vgg11 before vgg16 and resnet50 before resnet101."""
+    parts: list[tuple[int, str | int]] = []
+    digits = ""
+    for one in [*name, ""]:
+        if one.isdecimal() and one.isascii():
+            digits += one
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        if one:
+            parts.append((1, one))
+    return tuple(parts)
+
+
+def load(found: Found) -> Backbone | Family | Broken:
+    """The plugin's record, or the reason why it has none. Imports the plugin."""
+    wanted = Family if found.is_family else Backbone
+    try:
+        record = found.entry.load()
+    except (Exception, SystemExit) as error:  # a stranger's import may raise anything
+        return Broken(found=found, reason=f"{type(error).__name__}: {error}")
+    if not isinstance(record, wanted):
+        return Broken(
+            found=found,
+            reason=f"{found.value} is a {type(record).__name__}, not a {wanted.__name__}",
+        )
+    return record
+
+
+def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:
+    """The backbone that `name` means: NAME, FAMILY/NAME, or DISTRIBUTION:NAME of either.
+
+    Raises `UnknownName` for one that is not installed, `PluginError` for a broken plugin and for
+    a name that two distributions bring.
+    """
+    installed = find() if among is None else among
+    prefix, separator, rest = name.partition(":")
+    # A family's names may hold colons of their own; they follow the slash.
+    if not separator or "/" in prefix:
+        prefix, rest = "", name
+    family_name, slash, member = rest.partition("/")
+    matches = [
+        one
+        for one in installed
+        if one.name == (family_name if one.is_family else rest)
+        and (not one.is_family or slash)
+        and prefix in ("", one.distribution)
+    ]
+    if not matches:
+        raise _not_installed(name, rest, installed)
+    if len(matches) > 1:
+        raise PluginError(
+            f"two plugins bring a backbone called '{rest}'",
+            found=", ".join(f"{one.qualified} ({one.version})" for one in matches),
+            expected="one",
+            do="say which: "
+            + " or ".join(f"--backbone {one.distribution}:{rest}" for one in matches),
+        )
+    (found,) = matches
+    record = load(found)
+    if isinstance(record, Broken):
+        raise _broken(record)
+    if isinstance(record, Family):
+        try:
+            record = record.backbone(member)
+        except TlkitError:
+            raise
+        except Exception as error:
+            raise _broken(Broken(found=found, reason=f"{type(error).__name__}: {error}")) from error
+    return Chosen(backbone=record, found=found)
+
+
+def _not_installed(name: str, rest: str, installed: Iterable[Found]) -> TlkitError:
+    """The error for a backbone that no plugin brings, with what is there."""
+    names = [f"{one.name}/NAME" if one.is_family else one.name for one in installed]
+    family = rest.partition("/")[0]
+    for one in installed:
+        # "resnet18d" may be a mistyped backbone, but timm/resnet18d may also be what was meant.
+        if one.is_family and one.name == family:
+            return unknown(
+                names, name, "backbone", also=f"; '{family}' needs a name after the slash"
+            )
+    error = unknown(names, name, "backbone")
+    if not names:
+        return PluginError(
+            "no backbone plugin is installed",
+            found="no entry point in the groups tlkit.backbones and tlkit.families",
+            expected="at least one",
+            do="install a plugin, or unset TLKIT_PLUGINS",
+        )
+    return error
+
+
+def _broken(broken: Broken) -> PluginError:
+    found = broken.found
+    return PluginError(
+        f"the plugin for '{found.name}' does not load",
+        found=f"{found.distribution} {found.version}, {found.value}: {broken.reason}",
+        expected="an importable backbone plugin",
+        do=f"update or remove it (pip uninstall {found.distribution}), or tell its author",
+    )

@@ -1,0 +1,36 @@
+"""Steps: long work that reports on its way and returns a result.
+
+Such work is a generator: the caller shows the steps, or stops between any two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+Step = TypeVar("Step")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """Progress of a long pass."""
+
+    what: str
+    done: int
+    total: int
+    unit: str = "images"
+
+
+def finish(
+    steps: Generator[Step, None, Result], each: Callable[[Step], object] = lambda step: None
+) -> Result:
+    """Run to the end, giving each step to `each`; what the generator returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        each(step)

