@@ -1,0 +1,674 @@
+"""Testing: how a plugin author knows that a backbone works, and what to test the rest with.
+
+In: a `Backbone`. Out: nothing, or a `PluginError` that says which law of the contract is broken.
+
+    from tlkit.testing import checks_for
+
+    @checks_for(my_package.my_net)          # one test for each law in CHECKS
+    def test_contract(check): check()
+
+Also here, for tests without downloads: `TINY`, a backbone that builds in a millisecond, and
+`make_folder`, an image folder whose classes are colours.
+The laws ask only for what tlkit/backbone.py promises to the engine. torch and pytest are imported
+inside functions: TINY keeps the laws too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit.backbone import Backbone, InputSpec, Network, StateDict, Weights, WeightSet
+from tlkit.errors import PluginError, WeightsError, listing
+from tlkit.weights import obtain
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Check = Callable[[Backbone], None]
+
+HEAVY = ("torch", "torchvision", "timm")
+
+
+def check_backbone(backbone: Backbone) -> None:
+    """Hold the backbone against every law. Raises `PluginError` for the first that it breaks."""
+    for check in CHECKS.values():
+        check(backbone)
+
+
+def checks_for(*backbones: Backbone) -> Any:
+    """A pytest mark that gives a test its `check`: one law of one backbone, to be called."""
+    import pytest
+
+    return pytest.mark.parametrize(
+        "check",
+        [
+            pytest.param(partial(check, backbone), id=f"{backbone.name}-{law}")
+            for backbone in backbones
+            for law, check in CHECKS.items()
+        ],
+    )
+
+
+# --- the laws -----------------------------------------------------------------------------------
+
+
+def weight_sets_are_sound(backbone: Backbone) -> None:
+    """At least one weight set; names differ, and are none of the words that mean something else."""
+    names = [one.name for one in backbone.weights()]
+    taken = sorted({"none", "file", "default"} & set(names))
+    if not names or len(set(names)) < len(names) or taken or not all(names):
+        raise _broken(
+            backbone,
+            "its weight sets are not sound",
+            found=f"sets named {names}",
+            expected="at least one, with names that differ and are not none, file or default",
+            do="correct `weights` (a network without published weights can ship a small file)",
+        )
+
+
+def import_is_cheap(backbone: Backbone) -> None:
+    """Importing the plugin imports no torch: listing and choosing must stay quick."""
+    module = _module(backbone)
+    code = (
+        "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        "importlib.import_module(sys.argv[2]); "
+        "print(json.dumps([one for one in sys.argv[3:] if one in sys.modules]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(sys.path), module, *HEAVY],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # A plugin may print: what counts is the last line.
+    loaded = ran.stdout.splitlines()[-1] if ran.returncode == 0 else ran.stderr.strip()[-500:]
+    if loaded != "[]":
+        raise _broken(
+            backbone,
+            f"importing {module} alone is not cheap, or fails",
+            found=loaded,
+            expected=f"none of {', '.join(HEAVY)} imported",
+            do="import them inside `weights` and `build`",
+        )
+
+
+def build_gives_a_network(backbone: Backbone) -> None:
+    """`build` gives a `Network` whose parts are modules, with the input of the weights it got."""
+    from torch import nn
+
+    weights = _none(backbone)
+    network = _built(backbone)
+    parts = [network.features, network.neck, network.classifier or nn.Identity()]
+    if not all(isinstance(part, nn.Module) for part in parts) or network.input != weights.input:
+        raise _broken(
+            backbone,
+            "`build` gives something else than a network",
+            found=f"{[type(part).__name__ for part in parts]}, input {network.input}",
+            expected=f"modules, and the input of the weights: {weights.input}",
+            do="pass `weights.input` on in `Network`",
+        )
+
+
+def features_give_a_map_or_tokens(backbone: Backbone) -> None:
+    """`features`: (2, 3, H, W) -> (2, F, h, w) or (2, T, F), one tensor."""
+    shape = _shape(_found(backbone))
+    if len(shape) not in (3, 4) or shape[0] != 2:
+        raise _broken(
+            backbone,
+            "`features` gives neither a map nor tokens",
+            found=str(shape),
+            expected="(2, F, h, w) or (2, T, F)",
+            do="leave pooling and flattening to `neck`",
+        )
+
+
+def neck_gives_vectors(backbone: Backbone) -> None:
+    """`neck`: feature map -> (B, D)."""
+    shape = _shape(_vectors(backbone))
+    if len(shape) != 2 or shape[0] != 2:
+        raise _broken(
+            backbone,
+            "`neck` gives no vectors",
+            found=str(shape),
+            expected="(2, D)",
+            do="end the neck with nn.Flatten()",
+        )
+
+
+def neck_holds_no_parameters(backbone: Backbone) -> None:
+    """Every parameter is in `features` or in `classifier`: the neck is exchanged by --pool."""
+    held = [name for name, _ in _built(backbone).neck.named_parameters()]
+    if held:
+        raise _broken(
+            backbone,
+            "`neck` holds parameters",
+            found=listing(held, most=8),
+            expected="pooling and flattening only",
+            do="move the layers to the end of `features`, or to `classifier`",
+        )
+
+
+def classifier_keeps_its_word(backbone: Backbone) -> None:
+    """`classifier`: (B, D) -> (B, K), and K is what the default weight set says."""
+    classifier = _settled(backbone).classifier
+    if classifier is None:
+        return
+    shape = _shape(_apply(backbone, "classifier", classifier, _vectors(backbone)))
+    said = backbone.weights()[0].classes
+    if len(shape) != 2 or shape[0] != 2 or (said is not None and shape[1] != said):
+        raise _broken(
+            backbone,
+            "`classifier` does not give what its weights say",
+            found=str(shape),
+            expected=f"(2, {said or 'K'})",
+            do="correct `classifier`, or `classes` of the weight set",
+        )
+
+
+def stages_hold_every_parameter_once(backbone: Backbone) -> None:
+    """The stages together hold every parameter of `features` exactly once."""
+    network = _built(backbone)
+    held = Counter(
+        id(parameter)
+        for parts in network.stages.values()
+        for part in parts
+        for parameter in _parameters(part)
+    )
+    wanted = {id(one): name for name, one in network.features.named_parameters()}
+    faults = [f"in no stage: {name}" for key, name in wanted.items() if not held[key]]
+    faults += [f"in {held[key]} stages: {name}" for key, name in wanted.items() if held[key] > 1]
+    strangers = len(set(held) - set(wanted))
+    if strangers:
+        faults.append(f"{strangers} parameters that are not in `features`")
+    if faults:
+        raise _broken(
+            backbone,
+            "its stages are no partition of `features`",
+            found=listing(faults, most=8),
+            expected="every parameter in exactly one stage",
+            do="correct `stages`: freezing and learning rates go by them",
+        )
+
+
+def sequential_features_are_the_stages(backbone: Backbone) -> None:
+    """Where `features` is an `nn.Sequential`, its children are the stages, in order."""
+    from torch import nn
+
+    network = _built(backbone)
+    if not isinstance(network.features, nn.Sequential):
+        return
+    children = [[id(child)] for child in network.features.children()]
+    if children != [[id(part) for part in parts] for parts in network.stages.values()]:
+        raise _broken(
+            backbone,
+            "`features` is a Sequential of something else than its stages",
+            found=f"children {[name for name, _ in network.features.named_children()]}",
+            expected=f"one child for each stage, in order: {list(network.stages)}",
+            do="nn.Sequential(OrderedDict(stages)), or wrap `features` in a module of your own",
+        )
+
+
+def eval_is_deterministic(backbone: Backbone) -> None:
+    """In eval mode the same images give bitwise the same answer, and change no buffer."""
+    network = _settled(backbone)
+    buffers = _buffer_values(network)
+    again = _vectors_of(backbone, network, _images(backbone, 2))
+    kept = _equal_states(buffers, _buffer_values(network))
+    if not kept or not _same(again, _vectors(backbone)):
+        raise _broken(
+            backbone,
+            "in eval mode it does not repeat itself",
+            found="another answer for the same images, or buffers that changed",
+            expected="bitwise the same answer: what is frozen is computed once",
+            do="switch off in eval whatever draws random numbers or keeps statistics",
+        )
+
+
+def images_do_not_see_each_other(backbone: Backbone) -> None:
+    """In eval mode an image's answer is the same alone and in a batch, to rounding."""
+    together = _vectors(backbone)
+    alone = _vectors_of(backbone, _settled(backbone), _images(backbone, 2)[:1])
+    if _shape(alone)[0] != 1 or not _close(alone, together[:1]):
+        raise _broken(
+            backbone,
+            "an image's answer depends on the rest of its batch",
+            found=f"(1, D) alone is {_shape(alone)}, or another than in a batch of 2",
+            expected="the same vector, to rounding",
+            do="keep batch statistics out of eval mode",
+        )
+
+
+def width_is_the_same_at_another_size(backbone: Backbone) -> None:
+    """At another image size the network gives the same D, or refuses the size."""
+    usual = _vectors(backbone)
+    try:
+        larger = _vectors_of(backbone, _settled(backbone), _images(backbone, 2, more_px=32))
+    except Exception:  # it has its own words for it: a fixed size is no fault
+        return
+    if _shape(larger) != _shape(usual):
+        raise _broken(
+            backbone,
+            "D depends on the size of the images",
+            found=f"{_shape(usual)}, and {_shape(larger)} for images 32 px larger",
+            expected="one D: a head is made for it",
+            do="pool to a fixed size in `neck`",
+        )
+
+
+def train_mode_gives_the_same_shapes(backbone: Backbone) -> None:
+    """In train mode each part gives one tensor of the shape that it has in eval mode."""
+    import torch
+
+    network = _settled(backbone)
+    shapes = [_shape(_found(backbone)), _shape(_vectors(backbone))]
+    # A copy, because a step in train mode changes BatchNorm's statistics.
+    features, neck = copy.deepcopy((network.features, network.neck))
+    with torch.random.fork_rng(devices=[]):
+        inner = _apply(backbone, "features", features.train(), _images(backbone, 2))
+        found = [_shape(inner), _shape(_apply(backbone, "neck", neck.train(), inner))]
+    if found != shapes:
+        raise _broken(
+            backbone,
+            "train mode changes what comes out",
+            found=str(found),
+            expected=str(shapes),
+            do="switch off auxiliary classifiers and the like in `build`",
+        )
+
+
+def copies_stand_alone(backbone: Backbone) -> None:
+    """A deepcopy answers as the original does, and goes on when the original changes."""
+    import torch
+
+    network = _settled(backbone)
+    images = _images(backbone, 1)
+    answer = _vectors_of(backbone, network, images)
+    features, neck = copy.deepcopy((network.features, network.neck))
+    twin = replace(network, features=features, neck=neck)
+    same = _same(_vectors_of(backbone, twin, images), answer)
+    with torch.no_grad():
+        for parameter in features.parameters():
+            parameter.zero_()
+    apart = _same(_vectors_of(backbone, network, images), answer)
+    followed = not _same(_vectors_of(backbone, twin, images), answer)
+    if not (same and apart and followed):
+        raise _broken(
+            backbone,
+            "a deepcopy of it is not whole",
+            found=f"copy answers alike: {same}, original untouched by the copy: {apart}, "
+            f"the copied neck uses the copied features: {followed}",
+            expected="True three times",
+            do="keep modules and parameters in places that deepcopy follows, not in closures",
+        )
+
+
+def seed_decides_random_weights(backbone: Backbone) -> None:
+    """Built twice from one torch seed, the random weights are bitwise the same."""
+    first, second = _built(backbone), _build_seeded(backbone)
+    if not _equal_states(_parameter_values(first), _parameter_values(second)):
+        raise _broken(
+            backbone,
+            "its random weights do not come from torch's seed",
+            found="two builds after torch.manual_seed(0) that differ",
+            expected="bitwise the same tensors",
+            do="draw random numbers from torch's global generator only",
+        )
+
+
+def loading_is_strict(backbone: Backbone) -> None:
+    """Weights that lack tensors, or hold strange ones, are refused with a `WeightsError`."""
+    import torch
+
+    for what, state in (
+        ("no tensors at all", {}),
+        ("a tensor it does not know", {"tlkit.no_such_tensor": torch.zeros(1)}),
+    ):
+        _refuses(backbone, replace(_none(backbone), name="file", state=state), what)
+
+
+def weights_on_the_disk_load(backbone: Backbone) -> None:
+    """Every weight set that needs no download loads, is finite, and is refused when incomplete."""
+    sets = backbone.weights()
+    for one in sets:
+        if not one.source.on_disk():
+            continue
+        weights = obtain(sets, one.name)
+        network = backbone.build(weights)
+        tensors = {**_parameter_values(network), **_buffer_values(network)}
+        sick = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+        if sick or (one.classes is None and network.classifier is not None):
+            raise _broken(
+                backbone,
+                f"its weights '{one.name}' do not give what they say",
+                found=f"not finite: {listing(sick, most=8)}" if sick else "a classifier",
+                expected="finite tensors; no classifier where `classes` is None",
+                do="correct the weight set, or set `classifier` to None for it",
+            )
+        state = dict(weights.state or {})
+        state.popitem()
+        _refuses(backbone, replace(weights, state=state), "all tensors but one")
+
+
+CHECKS: Mapping[str, Check] = {
+    check.__name__: check
+    for check in (
+        weight_sets_are_sound,
+        import_is_cheap,
+        build_gives_a_network,
+        features_give_a_map_or_tokens,
+        neck_gives_vectors,
+        neck_holds_no_parameters,
+        classifier_keeps_its_word,
+        stages_hold_every_parameter_once,
+        sequential_features_are_the_stages,
+        eval_is_deterministic,
+        images_do_not_see_each_other,
+        width_is_the_same_at_another_size,
+        train_mode_gives_the_same_shapes,
+        copies_stand_alone,
+        seed_decides_random_weights,
+        loading_is_strict,
+        weights_on_the_disk_load,
+    )
+}
+"""Every law of the contract, by name."""
+
+
+def _broken(backbone: Backbone, about: str, *, found: str, expected: str, do: str) -> PluginError:
+    return PluginError(
+        f"the backbone '{backbone.name}': {about}", found=found, expected=expected, do=do
+    )
+
+
+def _refuses(backbone: Backbone, weights: Weights, what: str) -> None:
+    try:
+        backbone.build(weights)
+    except WeightsError:
+        return
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+    else:
+        found = "a network"
+    raise _broken(
+        backbone,
+        f"given weights that hold {what}, it does not refuse them",
+        found=found,
+        expected="a WeightsError",
+        do="load with weights.load_into(network), and nothing more lenient",
+    )
+
+
+def _module(backbone: Backbone) -> str:
+    """The module that defines the plugin."""
+    maker: Any = backbone.build
+    while isinstance(maker, partial):
+        maker = maker.func
+    return str(maker.__module__)
+
+
+def _none(backbone: Backbone) -> Weights:
+    return obtain(backbone.weights(), "none")
+
+
+# One network is kept, because the laws are asked backbone by backbone and VGG takes seconds.
+@lru_cache(maxsize=1)
+def _built(backbone: Backbone) -> Network:
+    """The network with random weights, for laws about how it is put together."""
+    return _build_seeded(backbone)
+
+
+@lru_cache(maxsize=1)
+def _settled(backbone: Backbone) -> Network:
+    """The same network, fit to be run, in eval mode. No law may change it."""
+    network = _built(backbone)
+    _settle(backbone, network)
+    for part in (network.features, network.neck, network.classifier):
+        if part is not None:
+            part.eval()
+    return network
+
+
+@lru_cache(maxsize=1)
+def _found(backbone: Backbone) -> Any:
+    """What `features` gives for two images."""
+    return _apply(backbone, "features", _settled(backbone).features, _images(backbone, 2))
+
+
+@lru_cache(maxsize=1)
+def _vectors(backbone: Backbone) -> Any:
+    """What `neck` gives for two images."""
+    return _apply(backbone, "neck", _settled(backbone).neck, _found(backbone))
+
+
+def _build_seeded(backbone: Backbone) -> Network:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return backbone.build(_none(backbone))
+
+
+def _settle(backbone: Backbone, network: Network) -> None:
+    """Give BatchNorm the statistics that it would have after some training.
+
+    With its initial ones the numbers of a deep random network vanish or overflow: laws about them
+    would say nothing, and processors are many times slower on numbers near zero.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [one for one in network.features.modules() if isinstance(one, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [one.momentum for one in norms]
+    for one in norms:
+        one.momentum = 1.0
+    with torch.random.fork_rng(devices=[]):
+        _apply(backbone, "features", network.features.train(), _images(backbone, 2))
+    for one, momentum in zip(norms, momenta, strict=True):
+        one.momentum = momentum
+
+
+def _images(backbone: Backbone, count: int, more_px: int = 0) -> Tensor:
+    """(B, 3, H, W), normalised: noise, the same every time."""
+    import torch
+
+    spec = _none(backbone).input
+    side = spec.crop_px + more_px
+    seed = torch.Generator().manual_seed(1)
+    return torch.randn(count, spec.channels, side, side, generator=seed)
+
+
+def _vectors_of(backbone: Backbone, network: Network, images: Tensor) -> Any:
+    found = _apply(backbone, "features", network.features, images)
+    return _apply(backbone, "neck", network.neck, found)
+
+
+def _apply(backbone: Backbone, name: str, part: nn.Module, given: Any) -> Any:
+    """What the part gives, without gradients."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            return part(given)
+    except Exception as error:
+        raise _broken(
+            backbone,
+            f"`{name}` fails",
+            found=f"{type(error).__name__}: {str(error)[:300]}, given {_shape(given) or given}",
+            expected="an answer to what the parts before it give",
+            do="try features, neck and classifier one after the other",
+        ) from error
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    """A tensor's shape; () for anything else."""
+    return tuple(getattr(value, "shape", ()))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    import torch
+
+    return torch.equal(one, other)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """To rounding, on the scale of the largest number."""
+    import torch
+
+    scale = float(other.abs().max())
+    return torch.allclose(one, other, rtol=0.0, atol=1e-3 * scale)
+
+
+def _parameters(part: nn.Module | nn.Parameter) -> Iterator[nn.Parameter]:
+    from torch import nn
+
+    return iter([part]) if isinstance(part, nn.Parameter) else part.parameters()
+
+
+def _parameter_values(network: Network) -> dict[str, Tensor]:
+    parts = {"features": network.features, "classifier": network.classifier}
+    return {
+        f"{name}.{key}": value.detach()
+        for name, part in parts.items()
+        if part is not None
+        for key, value in part.named_parameters()
+    }
+
+
+def _buffer_values(network: Network) -> dict[str, Tensor]:
+    """Copies: a later change must show."""
+    parts = (network.features, network.neck)
+    return {
+        f"{number}.{key}": value.detach().clone()
+        for number, part in enumerate(parts)
+        for key, value in part.named_buffers()
+    }
+
+
+def _equal_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    import torch
+
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# --- what to test the rest with -----------------------------------------------------------------
+
+
+class _Seeded:
+    """TINY's weights, made from a seed: always on the disk, never a file."""
+
+    def where(self) -> str:
+        return "made from a seed by tlkit.testing"
+
+    def on_disk(self) -> bool:
+        return True
+
+    def fetch(self) -> StateDict:
+        import torch
+
+        seed = torch.Generator().manual_seed(7)
+        state: dict[str, Tensor] = {}
+        for key, value in _tiny_network().state_dict().items():
+            if key.endswith("running_var"):
+                # Away from 1, so that a BatchNorm that forgot its statistics is noticed.
+                state[key] = 0.5 + torch.rand(value.shape, generator=seed)
+            elif value.is_floating_point():
+                fan_in = max(1, value[0].numel())
+                noise = torch.randn(value.shape, generator=seed)
+                state[key] = noise * (2 / fan_in) ** 0.5 if value.ndim > 1 else 1 + 0.1 * noise
+            else:
+                state[key] = value.clone()
+        return state
+
+
+def _tiny_network() -> nn.Sequential:
+    from torch import nn
+
+    def stage(wide_in: int, wide_out: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(wide_in, wide_out, kernel_size=3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(wide_out),
+            nn.ReLU(),
+        )
+
+    features = nn.Sequential(OrderedDict(stage1=stage(3, 8), stage2=stage(8, 16)))
+    return nn.Sequential(OrderedDict(features=features, classifier=nn.Linear(16, 5)))
+
+
+def _tiny_weights() -> tuple[WeightSet, ...]:
+    half = (0.5, 0.5, 0.5)
+    return (
+        WeightSet(
+            name="seeded",
+            input=InputSpec(crop_px=32, resize_px=36, mean=half, std=half),
+            source=_Seeded(),
+            licence="Apache-2.0",
+            classes=5,
+        ),
+    )
+
+
+def _tiny_build(weights: Weights) -> Network:
+    from torch import nn
+
+    network = _tiny_network()
+    weights.load_into(network)
+    features, classifier = network
+    return Network(
+        features=features,
+        neck=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        classifier=classifier,
+        stages={name: (stage,) for name, stage in features.named_children()},
+        input=weights.input,
+    )
+
+
+TINY = Backbone(
+    name="tiny",
+    about="two convolutions with BatchNorm, for tests: D = 16, K = 5, 32 px",
+    weights=_tiny_weights,
+    build=_tiny_build,
+)
+
+
+def make_folder(
+    path: Path,
+    classes: Sequence[str] = ("red", "green", "blue"),
+    per_class: int = 8,
+    size: tuple[int, int] = (64, 48),
+    seed: int = 0,
+    ending: str = ".png",
+) -> Path:
+    """Write an image folder, path/CLASS/NNN.png, whose classes are colours with noise.
+
+    The hues are spread evenly over the classes, in their order: with three they are red, green and
+    blue. `size` is (width, height) in pixels; `ending` may be `.jpg`. No two images are alike, and
+    the same arguments give the same pixels. Returns `path`.
+    """
+    import colorsys
+
+    import numpy as np
+    from PIL import Image
+
+    width, height = size
+    for number, name in enumerate(classes):
+        folder = path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        colour = np.array(colorsys.hsv_to_rgb(number / len(classes), 0.8, 0.8)) * 255
+        for image in range(per_class):
+            random = np.random.default_rng([seed, number, image])
+            light = random.uniform(-25, 25)
+            noise = random.normal(0, 25, size=(height, width, 3))
+            pixels = np.clip(colour + light + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{image:03d}{ending}")
+    return path
