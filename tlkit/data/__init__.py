@@ -1,0 +1,1 @@
+"""Data: from a folder to batches of pixels. Knows the contract's `InputSpec`, never a model."""

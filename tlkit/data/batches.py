@@ -1,0 +1,95 @@
+"""Batches: many images at once, read ahead of the network by threads.
+
+In: paths and a function that looks at an image. Out: `Batch`es in the order of the paths.
+Threads, not processes: decoding and resizing release the interpreter's lock, the network keeps the
+memory to itself, and nothing has to be pickled, forked or seeded per worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlkit.data.images import BadImage, Pixels, Unreadable, read
+
+AHEAD = 3
+"""Batches that may wait for the network; what bounds the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B images that were read, and those of the same stretch that could not be."""
+
+    images: Tensor
+    """(B, V, 3, h, w) uint8, laid out channels-last; V views of each."""
+    index: NDArray[np.int64]
+    """(B,) positions in the list of paths."""
+    bad: Mapping[int, BadImage]
+    """By position."""
+
+
+def batches(
+    paths: Sequence[Path],
+    look: Callable[[Pixels, int], Pixels],
+    *,
+    sizes: Sequence[int],
+    at_least_px: int,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Read `paths` in order, in batches of these sizes, which add up to their number.
+
+    `look(image, position)` makes (V, h, w, 3) or (h, w, 3) of an image (H, W, 3); it runs in
+    threads, and must give the same shape for every image. `workers` 0 means one per core.
+    """
+    count = workers or os.cpu_count() or 1
+    waiting: deque[tuple[int, Future[Pixels | BadImage]]] = deque()
+
+    def work(position: int) -> Pixels | BadImage:
+        try:
+            seen = look(read(paths[position], at_least_px=at_least_px), position)
+        except Unreadable as error:
+            return BadImage(path=paths[position], reason=str(error))
+        return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
+
+    pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="tlkit-read")
+    try:
+        positions = iter(range(len(paths)))
+        for size in sizes:
+            while len(waiting) < AHEAD * size and (position := next(positions, None)) is not None:
+                waiting.append((position, pool.submit(work, position)))
+            stretch = [waiting.popleft() for _ in range(size)]
+            yield _collect([(position, future.result()) for position, future in stretch])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def even_parts(count: int, most: int) -> list[int]:
+    """Sizes of about `most` that add up to `count`, as even as can be, the larger first.
+
+    None is a lone image unless it is the only one, or `most` is 1: BatchNorm cannot train on that.
+    """
+    if most == 1 or count < 2:
+        return [1] * count
+    parts = max(1, min(-(-count // most), count // 2))
+    size, larger = divmod(count, parts)
+    return [size + 1] * larger + [size] * (parts - larger)
+
+
+def _collect(results: list[tuple[int, Pixels | BadImage]]) -> Batch:
+    good = [(position, seen) for position, seen in results if not isinstance(seen, BadImage)]
+    bad = {position: seen for position, seen in results if isinstance(seen, BadImage)}
+    stacked = np.stack([seen for _, seen in good]) if good else np.empty((0, 1, 1, 1, 3), np.uint8)
+    return Batch(
+        images=torch.from_numpy(stacked).permute(0, 1, 4, 2, 3),
+        index=np.array([position for position, _ in good], dtype=np.int64),
+        bad=bad,
+    )

@@ -1,0 +1,133 @@
+"""Images: from a file to RGB pixels, by one policy for every command.
+
+In: a path. Out: (H, W, 3) uint8, upright, or `Unreadable` with the reason.
+Next door: transforms.py (augmentation), batches.py (many at once).
+
+The policy: EXIF orientation is applied; transparency is laid on white; grey becomes three equal
+channels; 16-bit samples are divided by 257, so that white stays white; of several frames the first
+is taken; a file that is cut off is unreadable, and never half used. Nothing is substituted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from tlkit.errors import ImageError, listing
+
+Pixels = NDArray[np.uint8]
+
+# A file that is cut off must raise: a grey half would be learnt as if it were the photo.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+# One thread per image, many images at once: OpenCV's own threads would only compete.
+cv2.setNumThreads(1)
+
+INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+
+class Unreadable(Exception):
+    """A file that is not a readable image; the message is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImage:
+    """An unreadable file by name, with the reason."""
+
+    path: Path
+    reason: str
+
+
+def read(path: Path, *, at_least_px: int = 0) -> Pixels:
+    """The upright RGB pixels of a file: (H, W, 3) uint8.
+
+    With `at_least_px` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter
+    side keeps twice that many pixels. Raises `Unreadable`.
+    """
+    try:
+        with Image.open(path) as image:
+            if at_least_px and image.format == "JPEG":
+                image.draft(None, (2 * at_least_px, 2 * at_least_px))
+            return _rgb(ImageOps.exif_transpose(image))
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # decoders raise whatever the broken bytes lead them to
+        raise Unreadable(_reason(path, error)) from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "no such file"
+    if path.is_dir():
+        return "a folder"
+    if isinstance(error, UnidentifiedImageError):
+        return "empty file" if path.stat().st_size == 0 else "not an image that Pillow knows"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    text = str(error).replace("\n", " ")[:200]
+    return f"{type(error).__name__}: {text}"
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """Any mode of Pillow's to (H, W, 3) uint8."""
+    if image.mode.startswith(("I", "F")):
+        return _deep(np.asarray(image), image.mode)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _deep(samples: NDArray[np.generic], mode: str) -> Pixels:
+    """Samples of more than 8 bits to (H, W, 3) uint8.
+
+    Integers are 16-bit and divided by 257. Floats are taken as [0, 1], or as [0, 255] where one
+    exceeds 1; what lies outside is clipped.
+    """
+    values = samples.astype(np.float64)
+    if mode == "F":
+        values = np.nan_to_num(values)
+        values = values * 255 if values.max(initial=0.0) <= 1.0 else values
+    else:
+        values = values / 257
+    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def resize(image: Pixels, shorter_px: int, interpolation: str) -> Pixels:
+    """(H, W, 3) scaled so that the shorter side has `shorter_px` pixels.
+
+    Shrinking averages the area under each new pixel, so that nothing aliases; enlarging uses the
+    interpolation that the weights expect.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) == shorter_px:
+        return image
+    scale = shorter_px / min(height, width)
+    size = (max(shorter_px, round(width * scale)), max(shorter_px, round(height * scale)))
+    method = cv2.INTER_AREA if scale < 1 else INTERPOLATION[interpolation]
+    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+
+def centre(image: Pixels, px: int) -> Pixels:
+    """The (px, px, 3) square in the middle of an image that is at least that large."""
+    top = (image.shape[0] - px) // 2
+    left = (image.shape[1] - px) // 2
+    return image[top : top + px, left : left + px]
+
+
+def refuse(bad: list[BadImage]) -> None:
+    """Raise one `ImageError` that names every unreadable file, if there is any."""
+    if not bad:
+        return
+    raise ImageError(
+        f"{len(bad)} unreadable image{'s' if len(bad) > 1 else ''}",
+        found=listing([f"{one.path}: {one.reason}" for one in bad]),
+        expected="files that Pillow can decode",
+        do="repair or remove them, or leave them out with --on-bad skip",
+    )

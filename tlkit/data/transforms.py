@@ -1,0 +1,245 @@
+"""Transforms: what the network sees of an image, when learning.
+
+In: (H, W, 3) pixels and which image and view this is. Out: (px, px, 3), px the `InputSpec`'s crop.
+This is the only module that knows albumentations, which it imports only where a pipeline needs it.
+
+Each view of an image draws from a random stream of its own, a function of (seed, image, view) and
+nothing else. So it does not matter how many threads there are or in which order they come, two
+epochs never repeat each other, and a view can be computed again.
+(albumentations by itself gives every forked worker the same stream, and every epoch too.)
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tlkit.backbone import InputSpec
+from tlkit.data.images import Pixels, centre, resize
+from tlkit.errors import OptionError, pick
+
+Look = Callable[[Pixels, int, int], Pixels]
+"""(image, image's number, view's number) -> (px, px, 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named augmentation."""
+
+    about: str
+    make: Callable[[InputSpec, int], Look]
+    """(input, seed) -> look."""
+    distinct: int | None
+    """How many different views it has; None where every view is new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """A preset or a user's pipeline, made for one input."""
+
+    name: str
+    look: Look
+    distinct: int | None
+
+
+def plain(spec: InputSpec, image: Pixels) -> Pixels:
+    """The view of evaluation: shorter side to `resize_px`, square of `crop_px` from the middle."""
+    return centre(resize(image, spec.resize_px, spec.interpolation), spec.crop_px)
+
+
+def augmentation(choice: str, spec: InputSpec, seed: int) -> Augmentation:
+    """What `--augment` means: a preset's name, or a YAML or JSON file of albumentations."""
+    if choice not in PRESETS and Path(choice).suffix.lower() in (".yaml", ".yml", ".json"):
+        return Augmentation(name="file", look=_from_file(Path(choice), spec, seed), distinct=None)
+    preset = pick(PRESETS, choice, "augmentation preset", also=", or a .yaml or .json file")
+    return Augmentation(name=choice, look=preset.make(spec, seed), distinct=preset.distinct)
+
+
+def _none(spec: InputSpec, seed: int) -> Look:
+    return lambda image, number, view: plain(spec, image)
+
+
+def _mirror(spec: InputSpec, seed: int) -> Look:
+    """Every second view mirrored: two views hold all there is, so nothing is left to chance."""
+
+    def look(image: Pixels, number: int, view: int) -> Pixels:
+        seen = plain(spec, image)
+        return seen[:, ::-1] if view % 2 else seen
+
+    return look
+
+
+def _composed(steps: Callable[[Any, InputSpec], list[Any]]) -> Callable[[InputSpec, int], Look]:
+    """A preset from a function that lists albumentations' transforms."""
+
+    def make(spec: InputSpec, seed: int) -> Look:
+        albumentations = _albumentations()
+        apply = _seeded(albumentations.Compose(steps(albumentations, spec)), seed)
+
+        def look(image: Pixels, number: int, view: int) -> Pixels:
+            # Shrunk once by area: the linear interpolation of random crops would alias.
+            if min(image.shape[:2]) > 2 * spec.crop_px:
+                image = resize(image, 2 * spec.crop_px, spec.interpolation)
+            return apply(image, number, view)
+
+        return look
+
+    return make
+
+
+def _crop(library: Any, spec: InputSpec, least: float) -> Any:
+    return library.RandomResizedCrop(
+        size=(spec.crop_px, spec.crop_px),
+        scale=(least, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        interpolation=cv2.INTER_LINEAR,
+    )
+
+
+def _light(library: Any, spec: InputSpec) -> list[Any]:
+    return [_crop(library, spec, 0.6), library.HorizontalFlip(p=0.5)]
+
+
+def _standard(library: Any, spec: InputSpec) -> list[Any]:
+    return [
+        _crop(library, spec, 0.35),
+        library.HorizontalFlip(p=0.5),
+        library.ColorJitter(
+            brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.02, 0.02)
+        ),
+    ]
+
+
+def _strong(library: Any, spec: InputSpec) -> list[Any]:
+    return [
+        library.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.5),
+        _crop(library, spec, 0.2),
+        library.HorizontalFlip(p=0.5),
+        library.ColorJitter(
+            brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.05, 0.05)
+        ),
+        library.ToGray(p=0.05),
+        library.GaussianBlur(p=0.1),
+        library.CoarseDropout(
+            num_holes_range=(1, 1),
+            hole_height_range=(0.1, 0.35),
+            hole_width_range=(0.1, 0.35),
+            p=0.25,
+        ),
+    ]
+
+
+def _upright(library: Any, spec: InputSpec) -> list[Any]:
+    return [
+        library.Affine(
+            rotate=(-10, 10),
+            scale=(0.9, 1.1),
+            translate_percent=(-0.06, 0.06),
+            shear=(-6, 6),
+            border_mode=cv2.BORDER_REPLICATE,
+            p=0.9,
+        ),
+        _crop(library, spec, 0.8),
+    ]
+
+
+def _aerial(library: Any, spec: InputSpec) -> list[Any]:
+    return [_crop(library, spec, 0.5), library.SquareSymmetry(p=1.0)]
+
+
+def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
+    """A user's pipeline. What it gives is brought to the network's size by the plain view."""
+    albumentations = _albumentations()
+    kind = "json" if path.suffix.lower() == ".json" else "yaml"
+    try:
+        pipeline = albumentations.load(path, data_format=kind)
+        if not isinstance(pipeline, albumentations.BasicTransform | albumentations.BaseCompose):
+            raise TypeError(f"it holds a {type(pipeline).__name__}")
+    except Exception as error:  # a user's file: parsers and constructors raise anything
+        raise OptionError(
+            f"the augmentation file {path} cannot be used",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            expected="a pipeline written by albumentations.save(pipeline, path, data_format="
+            f"'{kind}')",
+            do="write it again, or use a preset: " + ", ".join(PRESETS),
+        ) from error
+    apply = _seeded(albumentations.Compose([pipeline]), seed)
+
+    def look(image: Pixels, number: int, view: int) -> Pixels:
+        seen = apply(image, number, view)
+        if not isinstance(seen, np.ndarray) or seen.dtype != np.uint8 or seen.shape[2:] != (3,):
+            raise OptionError(
+                f"the augmentation file {path} does not give an image",
+                found=f"{getattr(seen, 'dtype', type(seen).__name__)} {getattr(seen, 'shape', '')}",
+                expected="(H, W, 3) uint8: tlkit normalises by the backbone's own mean and std",
+                do="take Normalize and ToTensorV2 out of the pipeline",
+            )
+        if seen.shape[:2] == (spec.crop_px, spec.crop_px):
+            return seen
+        return plain(spec, seen)
+
+    return look
+
+
+def _seeded(pipeline: Any, seed: int) -> Look:
+    """A pipeline that draws, for each image and view, from a stream of its own."""
+    own = threading.local()  # a pipeline keeps its random state, so each thread has a copy
+
+    def apply(image: Pixels, number: int, view: int) -> Pixels:
+        if not hasattr(own, "pipeline"):
+            own.pipeline = copy.deepcopy(pipeline)
+        key = hashlib.blake2b(f"{seed}/{number}/{view}".encode(), digest_size=4).digest()
+        own.pipeline.set_random_seed(int.from_bytes(key, "little"))
+        seen: Pixels = own.pipeline(image=image)["image"]
+        return seen
+
+    return apply
+
+
+def _albumentations() -> Any:
+    """The library, kept from asking the network for a newer version of itself at import."""
+    import os
+
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations
+
+
+PRESETS: Mapping[str, Preset] = {
+    "none": Preset(about="the plain view only", make=_none, distinct=1),
+    "mirror": Preset(about="plain and mirrored in turn", make=_mirror, distinct=2),
+    "light": Preset(
+        about="random crops of 60 to 100 % of the area, mirrored",
+        make=_composed(_light),
+        distinct=None,
+    ),
+    "standard": Preset(
+        about="random crops of 35 to 100 %, mirrored, mild colour changes",
+        make=_composed(_standard),
+        distinct=None,
+    ),
+    "strong": Preset(
+        about="rotation, crops of 20 to 100 %, colour, grey, blur, holes",
+        make=_composed(_strong),
+        distinct=None,
+    ),
+    "upright": Preset(
+        about="small shifts, tilts and scales, never mirrored: for digits, text, signs",
+        make=_composed(_upright),
+        distinct=None,
+    ),
+    "aerial": Preset(
+        about="crops in all eight orientations: for pictures without an up",
+        make=_composed(_aerial),
+        distinct=None,
+    ),
+}
