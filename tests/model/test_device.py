@@ -1,0 +1,57 @@
+"""Devices, precision and random numbers."""
+
+import pytest
+import torch
+from torch import nn
+
+from tlkit.errors import OptionError
+from tlkit.model.device import drawn, engine
+
+
+def test_an_absent_device_lists_those_that_are_here():
+    with pytest.raises(OptionError, match="auto, cpu"):
+        engine("cuda:9", "fp32")
+
+
+def test_bf16_computes_in_half_precision_and_answers_in_full():
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, inputs):
+            result = super().forward(inputs)
+            seen.append(result.dtype)
+            return result
+
+    module = Spy(4, 4)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        output = engine("cpu", precision).run(module, torch.randn(2, 4))
+        assert output.dtype == torch.float32
+        assert seen[-1] == dtype
+
+
+def test_numbers_drawn_depend_on_the_key_alone():
+    def numbers(*key):
+        with drawn(*key):
+            return torch.rand(4)
+
+    torch.manual_seed(1)
+    first = numbers(0, "step", 3)
+    torch.manual_seed(2)
+    assert torch.equal(first, numbers(0, "step", 3))
+    assert not torch.equal(first, numbers(0, "step", 4))
+    assert not torch.equal(first, numbers(1, "step", 3))
+
+
+def test_drawing_leaves_the_callers_stream_alone():
+    torch.manual_seed(1)
+    wanted = torch.rand(2)
+    torch.manual_seed(1)
+    with drawn(0):
+        torch.rand(100)
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_placing_a_module_lays_its_convolutions_out_channels_last():
+    module = nn.Conv2d(4, 4, 3)
+    engine("cpu", "fp32").place(module)
+    assert module.weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,100 @@
+"""Build: from a chosen backbone and a plan to a model that is ready to be trained or loaded.
+
+In: a `Backbone`, a `Plan`, the number of classes. Out: `Built`. Both fitting and loading come
+through here, so that a head is always put back into the very network it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlkit.backbone import Backbone, WeightSet
+from tlkit.errors import PluginError, TlkitError, pick
+from tlkit.model.assemble import Cut, assemble, cut
+from tlkit.model.device import drawn
+from tlkit.model.heads import HEADS, HeadKind, make_head
+from tlkit.weights import Weights, obtain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What decides the shape of the network and its start: enough to build it again."""
+
+    weights: str
+    attach: str
+    head: str
+    hidden: int
+    dropout: float
+    pool: str
+    freeze: str
+    seed: int
+
+    @property
+    def kind(self) -> HeadKind:
+        """The head's row in the table. Raises `UnknownName`."""
+        return pick(HEADS, self.head, "head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A model, cut, and the weights that it started from."""
+
+    cut: Cut
+    weights: Weights
+
+
+def build(backbone: Backbone, plan: Plan, classes: int, *, weights: Weights | None = None) -> Built:
+    """The model of a plan with a new head for C classes, on the CPU.
+
+    `weights` stand in for the plan's where the caller has read them already. What is random is a
+    function of the plan's seed. Raises `WeightsError`, `OptionError`,
+    `UnknownName`, and `PluginError` for a plugin whose code fails.
+    """
+    kind = plan.kind
+    if weights is None:
+        # A source may build a network to read its weights: its random numbers are not the caller's.
+        with drawn(plan.seed, "weights"):
+            weights = obtain(weight_sets(backbone), plan.weights)
+    try:
+        with drawn(plan.seed, "backbone"):
+            network = backbone.build(weights)
+    except TlkitError:
+        raise
+    except Exception as error:  # a plugin's code may raise anything
+        raise _failed(backbone, error) from error
+    with drawn(plan.seed, "head"):
+        model = assemble(
+            network,
+            lambda width: make_head(kind, width, classes, plan.hidden, plan.dropout),
+            attach=plan.attach,
+            pool=plan.pool,
+        )
+    return Built(cut=cut(model, plan.freeze), weights=weights)
+
+
+def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
+    """The backbone's weight sets, at least one. Raises `PluginError`."""
+    try:
+        sets = tuple(backbone.weights())
+    except TlkitError:
+        raise
+    except Exception as error:
+        raise _failed(backbone, error) from error
+    if not sets:
+        raise PluginError(
+            f"the backbone '{backbone.name}' breaks the contract",
+            found="no weight set",
+            expected="at least one, whose InputSpec also serves random weights",
+            do="tell the plugin's author",
+        )
+    return sets
+
+
+def _failed(backbone: Backbone, error: Exception) -> PluginError:
+    lines = str(error).splitlines() or [""]
+    return PluginError(
+        f"the plugin of the backbone '{backbone.name}' failed",
+        found=f"{type(error).__name__}: {lines[0]}",
+        expected="a network",
+        do="tell the plugin's author; `tlkit.testing.check_backbone` finds the cause",
+    )

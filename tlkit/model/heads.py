@@ -1,0 +1,104 @@
+"""Heads: what is put on the backbone's vector.
+
+In: D and C. Out: an `nn.Module` (B, D) -> (B, C). A head is a function and a row in `HEADS`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadKind:
+    """A row of the table."""
+
+    about: str
+    make: Callable[[int, int, int, float], nn.Module]
+    """(D, C, hidden, dropout) -> module."""
+    uses: frozenset[str] = frozenset()
+    """Which of `hidden` and `dropout` it has."""
+    convex: bool = False
+    """Whether its loss has one minimum, so that lbfgs can solve it."""
+
+
+class Scale(nn.Module):
+    """(B, D) -> (B, D): (x - shift) * factor, the identity until `fit_to` has seen features.
+
+    The factor divides by the square root of the standard deviation, half-way between raw features
+    (better with few images, where whitening amplifies noise) and standardised ones (better with
+    many); then all of it by one number, so that penalties and rates suit every backbone.
+    """
+
+    shift: Tensor
+    factor: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(width))
+        self.register_buffer("factor", torch.ones(width))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return (vectors - self.shift) * self.factor
+
+    def fit_to(self, vectors: Tensor) -> None:
+        """Take shift and factor from features (N, D)."""
+        std, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
+        # A feature that never varies says nothing: its factor is zero, not infinite.
+        factor = torch.where(std > 1e-6 * std.max(), std.clamp_min(1e-30).rsqrt(), 0.0)
+        overall = (std * factor).square().mean().sqrt()
+        self.shift.copy_(mean)
+        self.factor.copy_(factor / overall if overall > 0 else torch.ones_like(factor))
+
+
+def make_head(kind: HeadKind, width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+    """A head of that kind behind a `Scale`: (B, D) -> (B, C)."""
+    layers = kind.make(width, classes, hidden, dropout)
+    return nn.Sequential(OrderedDict(scale=Scale(width), layers=layers))
+
+
+def _linear(width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+    return nn.Linear(width, classes)
+
+
+def _mlp(width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
+    )
+
+
+def _vgg(width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
+        nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+        nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+def _bn_mlp(width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.BatchNorm1d(width), nn.Dropout(dropout / 2), nn.Linear(width, hidden), nn.ReLU(),
+        nn.BatchNorm1d(hidden), nn.Dropout(dropout), nn.Linear(hidden, classes),
+    )  # fmt: skip
+
+
+HEADS: Mapping[str, HeadKind] = {
+    "linear": HeadKind(about="D -> C", make=_linear, convex=True),
+    "mlp": HeadKind(
+        about="D -> hidden, ReLU, dropout -> C", make=_mlp, uses=frozenset({"hidden", "dropout"})
+    ),
+    "vgg": HeadKind(
+        about="D -> hidden -> hidden -> C with ReLU and dropout, as in the VGG paper",
+        make=_vgg,
+        uses=frozenset({"hidden", "dropout"}),
+    ),
+    "bn-mlp": HeadKind(
+        about="BatchNorm, dropout/2, D -> hidden, ReLU, BatchNorm, dropout -> C, as in fastai",
+        make=_bn_mlp,
+        uses=frozenset({"hidden", "dropout"}),
+    ),
+}
