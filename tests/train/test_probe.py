@@ -1,0 +1,78 @@
+"""The solved head."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from tlkit.model.build import Plan, build
+from tlkit.model.device import engine
+from tlkit.testing import TINY
+from tlkit.train.bank import Bank
+from tlkit.train.judge import Verdict
+from tlkit.train.probe import STRONGEST, WEAKEST, penalties, solve
+
+PLAN = Plan(
+    weights="default", attach="replace", head="linear", hidden=1, dropout=0.0, pool="keep",
+    freeze="features", seed=0,
+)  # fmt: skip
+
+
+def bank(count=90, views=2):
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 3
+    values = torch.randn(count, views, 16, generator=random) + labels[:, None, None] * 0.7
+    return Bank(values=values, labels=labels, bad=())
+
+
+def judge():
+    return Verdict(loss=0.0, accuracy=0.0, balanced_accuracy=0.0)
+
+
+def test_the_solution_is_that_of_scikit_learn():
+    data = bank()
+    cut = build(TINY, PLAN, 3).cut
+    cut.model.head.scale.fit_to(data.values.flatten(0, 1))
+    inputs = cut.model.head.scale(data.values.flatten(0, 1)).numpy()
+    labels = data.labels.repeat_interleave(2).numpy()
+    for record in solve(
+        cut, engine("cpu", "fp32"), data, judge, path=3, class_weights=None, smoothing=0.0
+    ):
+        # scikit-learn weighs the sum of losses by C, tlkit the penalty on their mean.
+        other = LogisticRegression(C=1 / (record.rate * len(labels)), tol=1e-8, max_iter=2000)
+        other.fit(inputs, labels)
+        ours = cut.model.head(data.values.flatten(0, 1)).softmax(dim=1).detach().numpy()
+        assert np.abs(ours - other.predict_proba(inputs)).max() < 2e-3
+
+
+def test_weaker_penalties_fit_the_training_images_better():
+    cut = build(TINY, PLAN, 3).cut
+    steps = solve(
+        cut, engine("cpu", "fp32"), bank(), judge, path=6, class_weights=None, smoothing=0.0
+    )
+    losses = [one.train_loss for one in steps]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_class_weights_and_smoothing_change_the_solution():
+    def weights(**changes):
+        cut = build(TINY, PLAN, 3).cut
+        plain = {"class_weights": None, "smoothing": 0.0}
+        list(solve(cut, engine("cpu", "fp32"), bank(), judge, path=1, **{**plain, **changes}))
+        return cut.model.head.layers.weight.detach()
+
+    plain = weights()
+    assert not torch.allclose(plain, weights(smoothing=0.2), atol=1e-3)
+    assert not torch.allclose(
+        plain, weights(class_weights=torch.tensor([1.0, 5.0, 1.0])), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_penalties_fall_evenly_within_their_range(count):
+    path = penalties(count)
+    assert len(path) == count
+    assert path == sorted(path, reverse=True)
+    assert STRONGEST >= path[0] >= path[-1] >= WEAKEST
+    steps = np.diff(np.log(path))
+    assert np.allclose(steps, steps[:1])

@@ -1,0 +1,35 @@
+"""Events: what happens during a fit, as records that the caller prints or collects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlkit.steps import Tick
+
+__all__ = ["Epoch", "Event", "Note", "Tick"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Something decided or noticed that the user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One pass over the training images, and what it reached on the validation images."""
+
+    number: int
+    """From 1."""
+    rate: float
+    """Learning rate of the head at its end; for lbfgs, the penalty on the squared weights."""
+    train_loss: float
+    val_loss: float
+    """Mean cross-entropy in nats, without smoothing and class weights."""
+    val_accuracy: float
+    val_balanced_accuracy: float
+    wall_s: float
+
+
+Event = Note | Tick | Epoch

@@ -1,0 +1,103 @@
+"""Recipe: what `auto` means for this model and these images, and which options would be idle.
+
+In: the options, the cut, the number of images. Out: a `Recipe`, whose reasons are printed.
+Pure. The measurements behind the choices stand in the README ("What auto chooses").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tlkit.errors import OptionError
+from tlkit.model.assemble import Cut
+from tlkit.model.build import Plan
+from tlkit.options import FitOptions
+
+SOLVABLE_BYTES = 2 << 30
+"""The largest bank that lbfgs takes: it needs the whole of it in memory, twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The decisions, and why."""
+
+    optimizer: str
+    augment: str
+    reasons: tuple[str, ...]
+
+
+def plan_of(options: FitOptions) -> Plan:
+    """The part of the options that shapes the network."""
+    return Plan(
+        weights=options.weights,
+        attach=options.attach,
+        head=options.head,
+        hidden=options.hidden,
+        dropout=options.dropout,
+        pool=options.pool,
+        freeze=options.freeze,
+        seed=options.seed,
+    )
+
+
+def recipe_for(options: FitOptions, cut: Cut, *, images: int, bytes_each: int) -> Recipe:
+    """Resolve `auto`. `bytes_each` is what the bank holds of one view of one image.
+
+    Raises `OptionError` where lbfgs is asked for and cannot work.
+    """
+    reasons = []
+    convex = cut.head_only and cut.has_bank and plan_of(options).kind.convex
+    optimizer = options.optimizer
+    if optimizer == "lbfgs" and not convex:
+        raise OptionError(
+            "--optimizer lbfgs solves a linear head on frozen features",
+            found=f"--head {options.head}, with training from '{cut.at}' on",
+            expected="--head linear, and nothing else to train",
+            do="use --optimizer adamw, or --head linear --freeze backbone",
+        )
+    if optimizer == "auto":
+        fits = images * options.views * bytes_each <= SOLVABLE_BYTES
+        optimizer = "lbfgs" if convex and fits else "adamw"
+        why = (
+            "the head is linear on frozen features, so its best is solved for"
+            if optimizer == "lbfgs"
+            else "the features are too many to solve at once"
+            if convex
+            else "the trained part is not linear"
+        )
+        reasons.append(f"optimizer {optimizer}: {why}")
+    augment = options.augment
+    if augment == "auto":
+        # On frozen features, more views cost as many passes and moved no accuracy that we measured;
+        # what is trained through the pixels needs them against overfitting.
+        augment = "none" if optimizer == "lbfgs" else "mirror" if cut.has_bank else "standard"
+        why = {
+            "none": "one pass over each image is enough for a linear head",
+            "mirror": "the bank keeps each image and its mirror",
+            "standard": "every epoch sees new crops and colours",
+        }[augment]
+        reasons.append(f"augment {augment}: {why}")
+    return Recipe(optimizer=optimizer, augment=augment, reasons=tuple(reasons))
+
+
+def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int | None) -> None:
+    """Raise `OptionError` for options that were set and would have no effect."""
+    for names, idle, because in _idle(options, cut, recipe):
+        if idle:
+            options.refuse(names, because)
+    if cut.has_bank and distinct is not None and options.views > distinct:
+        options.refuse(["views"], f"at most {distinct}: --augment {recipe.augment} has no more")
+
+
+def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[str], bool, str]]:
+    uses = plan_of(options).kind.uses
+    for name in ("hidden", "dropout"):
+        yield [name], name not in uses, f"a head that has it; --head {options.head} has none"
+    yield ["views"], not cut.has_bank, "a frozen part to keep views of; here every epoch draws anew"
+    yield (
+        ["batch", "lr", "weight_decay"],
+        recipe.optimizer == "lbfgs",
+        "adamw or sgd: lbfgs has no steps and tries a range of penalties (--optimizer adamw)",
+    )
+    yield ["backbone_lr"], cut.head_only, "something of the backbone to train; only the head is"

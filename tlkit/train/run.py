@@ -1,0 +1,233 @@
+"""Run: a whole fit, from splits to a trained model, as a stream of events.
+
+In: the options, a chosen backbone, `Splits`. Out: events, and at the end a `Trained`.
+Nothing is written here: the run folder is the caller's (tlkit/api.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlkit.backbone import Backbone
+from tlkit.data.images import BadImage, refuse
+from tlkit.data.split import Splits
+from tlkit.data.transforms import Augmentation, augmentation
+from tlkit.model.assemble import Cut
+from tlkit.model.build import build
+from tlkit.model.device import Engine, engine
+from tlkit.model.heads import Scale
+from tlkit.options import FitOptions
+from tlkit.train.bank import Bank, fill
+from tlkit.train.events import Epoch, Event, Note, Tick
+from tlkit.train.judge import Verdict, balanced_weights, verdict
+from tlkit.train.loop import (
+    BankFeed,
+    Feed,
+    ImageFeed,
+    bank_logits,
+    epochs,
+    image_logits,
+    optimizer_for,
+    readable,
+)
+from tlkit.train.probe import solve
+from tlkit.train.recipe import Recipe, plan_of, recipe_for, refuse_idle
+from tlkit.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model with what is known of its training."""
+
+    cut: Cut
+    engine: Engine
+    weights: Weights
+    recipe: Recipe
+    history: tuple[Epoch, ...]
+    best: Epoch
+    """The epoch whose tensors the model holds: the one of the lowest validation loss."""
+    train_images: int
+    val_labels: NDArray[np.int64]
+    val_probabilities: NDArray[np.float64]
+    """(N, C), the best epoch's on the validation images that could be read."""
+    bad: tuple[BadImage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Course:
+    """What an epoch needs, whether it comes from a bank or from images."""
+
+    feed: Feed
+    train_labels: Tensor
+    val_labels: Tensor
+    val_logits: Callable[[], Tensor]
+    """(N, C) of the model as it is now."""
+    bad: tuple[BadImage, ...]
+    bank: Bank | None
+    """The training bank, where there is one."""
+
+    def judge(self) -> Verdict:
+        """How good the model is now."""
+        return verdict(self.val_logits(), self.val_labels)
+
+
+def train(
+    options: FitOptions, backbone: Backbone, splits: Splits
+) -> Generator[Event, None, Trained]:
+    """Fit a head. Yields events, returns the result.
+
+    Raises every `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
+    """
+    chosen_engine = engine(options.device, options.precision)
+    built = build(backbone, plan_of(options), len(splits.train.classes))
+    cut = built.cut
+    recipe = recipe_for(
+        options, cut, images=len(splits.train), bytes_each=_stored_bytes(cut) if cut.has_bank else 0
+    )
+    augment = augmentation(recipe.augment, cut.model.spec, options.seed)
+    refuse_idle(options, cut, recipe, distinct=augment.distinct)
+    for reason in recipe.reasons:
+        yield Note(text=reason)
+    chosen_engine.place(cut.model)
+    if cut.has_bank:
+        course = yield from _from_bank(options, cut, chosen_engine, splits, augment)
+    else:
+        course = yield from _from_images(options, cut, chosen_engine, splits, augment)
+    history, best = yield from _keep_best(options, cut, chosen_engine, course, recipe)
+    return Trained(
+        cut=cut,
+        engine=chosen_engine,
+        weights=built.weights,
+        recipe=recipe,
+        history=tuple(history),
+        best=best,
+        train_images=len(course.train_labels),
+        val_labels=course.val_labels.numpy(),
+        val_probabilities=course.val_logits().double().softmax(dim=1).numpy(),
+        bad=course.bad,
+    )
+
+
+def _stored_bytes(cut: Cut) -> int:
+    """What one view of one image takes in the bank."""
+    spec = cut.model.spec
+    image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px, dtype=torch.uint8)
+    with torch.inference_mode():
+        return int(cut.frozen(image).numel()) * 4
+
+
+def _from_bank(
+    options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
+) -> Generator[Event, None, _Course]:
+    """Run the frozen part once over everything."""
+    views = options.views if augment.distinct is None else min(options.views, augment.distinct)
+    train = yield from fill(
+        cut, chosen, splits.train, augment,
+        views=views, what="features, train", workers=options.workers,
+    )  # fmt: skip
+    val = yield from fill(
+        cut, chosen, splits.val, augmentation("none", cut.model.spec, options.seed),
+        views=1, what="features, val", workers=options.workers,
+    )  # fmt: skip
+    bad = train.bad + val.bad
+    yield from _about_bad(options, bad)
+    if cut.head_only:
+        scale = cut.model.head.get_submodule("scale")
+        if isinstance(scale, Scale):
+            scale.fit_to(train.values.flatten(0, 1))
+    return _Course(
+        feed=BankFeed(module=cut.trained, bank=train, batch=options.batch, seed=options.seed),
+        train_labels=train.labels,
+        val_labels=val.labels,
+        val_logits=lambda: bank_logits(cut, chosen, val),
+        bad=bad,
+        bank=train,
+    )
+
+
+def _from_images(
+    options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
+) -> Generator[Event, None, _Course]:
+    """Check that everything can be read, then read it in every epoch."""
+    bad: list[BadImage] = []
+    kept = []
+    for catalog in (splits.train, splits.val):
+        for one in readable(catalog, workers=options.workers):
+            if isinstance(one, Tick):
+                yield one
+            else:
+                kept.append(catalog.take(one[0]))
+                bad.extend(one[1])
+    yield from _about_bad(options, tuple(bad))
+    train, val = kept
+    # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
+    at_least_px = 2 * cut.model.spec.crop_px
+    return _Course(
+        feed=ImageFeed(
+            module=cut.model,
+            catalog=train,
+            augmentation=augment,
+            at_least_px=at_least_px,
+            batch=options.batch,
+            seed=options.seed,
+            workers=options.workers,
+        ),
+        train_labels=torch.from_numpy(train.labels),
+        val_labels=torch.from_numpy(val.labels),
+        val_logits=lambda: image_logits(
+            cut, chosen, val, batch=options.batch, workers=options.workers
+        ),
+        bad=tuple(bad),
+        bank=None,
+    )
+
+
+def _about_bad(options: FitOptions, bad: tuple[BadImage, ...]) -> Generator[Note, None, None]:
+    if options.on_bad == "error":
+        refuse(list(bad))
+    for one in bad:
+        yield Note(text=f"left out: {one.path}: {one.reason}")
+
+
+def _keep_best(
+    options: FitOptions, cut: Cut, chosen: Engine, course: _Course, recipe: Recipe
+) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
+    """Train, and leave the model with the tensors of the epoch that was best."""
+    counts = np.bincount(course.train_labels.numpy())
+    weights = balanced_weights(counts) if options.balance == "classes" else None
+    records: Iterator[Tick | Epoch]
+    if recipe.optimizer == "lbfgs" and course.bank is not None:
+        records = solve(
+            cut, chosen, course.bank, course.judge,
+            path=options.epochs,
+            class_weights=None if weights is None else weights.to(chosen.device),
+            smoothing=options.label_smoothing,
+        )  # fmt: skip
+    else:
+        records = epochs(
+            cut, chosen, course.feed, course.judge, options,
+            optimizer=optimizer_for(cut, options, recipe.optimizer), class_weights=weights,
+        )  # fmt: skip
+    history: list[Epoch] = []
+    best: Epoch | None = None
+    kept: dict[str, Tensor] = {}
+    for record in records:
+        yield record
+        if isinstance(record, Epoch):
+            history.append(record)
+            if best is None or record.val_loss < best.val_loss:
+                best = record
+                kept = {name: one.detach().clone() for name, one in cut.trained_tensors().items()}
+    if best is None:
+        raise RuntimeError("a fit has at least one epoch")
+    with torch.no_grad():
+        for name, tensor in cut.trained_tensors().items():
+            tensor.copy_(kept[name])
+    cut.training(False)
+    return history, best
