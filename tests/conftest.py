@@ -1,0 +1,51 @@
+"""What every test may rely on: no network, a folder of its own, an installed tiny backbone."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tlkit.testing import make_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_plugin(tmp_path_factory):
+    """A distribution `tlkit-tiny` with the backbone `tiny`, found as real ones are."""
+    site = tmp_path_factory.mktemp("site")
+    info = site / "tlkit_tiny-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tlkit-tiny\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tlkit.backbones]\ntiny = tlkit.testing:TINY\n")
+    sys.path.insert(0, str(site))
+    importlib.invalidate_caches()
+    yield site
+    sys.path.remove(str(site))
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """A test that opens a connection fails at once, here as on a machine with a network."""
+
+    def refuse(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            raise OSError(f"the tests have no network: {address}")
+        return connect(self, address)
+
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch, tmp_path):
+    """Runs land in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory) -> Path:
+    """Three classes of eight 64 x 48 images: colours with noise."""
+    return make_folder(tmp_path_factory.mktemp("colours"))

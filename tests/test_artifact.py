@@ -1,0 +1,201 @@
+"""The head file: every byte that matters is checked, and each refusal says what to do."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import tlkit
+from tlkit import artifact
+from tlkit.errors import HeadFileError
+from tlkit.testing import TINY
+
+
+@pytest.fixture(scope="module")
+def head(colours, tmp_path_factory):
+    return tlkit.fit(colours, backbone="tiny", out=tmp_path_factory.mktemp("fit") / "run").head
+
+
+def parts(path):
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def rewritten(path, new, card=None, tensors=None, resign=True):
+    """A copy with the card or the tensors changed, and digests to match if `resign`."""
+    old, metadata = parts(path)
+    text = json.dumps({**json.loads(metadata[artifact.CARD]), **(card or {})})
+    signed = artifact._sha256(text) if resign else metadata[artifact.CARD_DIGEST]
+    save_file(tensors or old, new, {artifact.CARD: text, artifact.CARD_DIGEST: signed})
+    return new
+
+
+def test_a_card_survives_being_written_and_read(head):
+    card = artifact.read_card(head)
+    assert artifact._parse(head, card.to_json(), artifact._sha256(card.to_json())) == card
+    assert card.classes == ("blue", "green", "red")
+    assert (card.backbone, card.distribution, card.distribution_version) == (
+        "tiny",
+        "tlkit-tiny",
+        "1.0",
+    )
+
+
+def test_only_what_was_trained_is_in_the_file(head):
+    tensors, _ = parts(head)
+    assert set(tensors) == {
+        "head.scale.shift", "head.scale.factor", "head.layers.weight", "head.layers.bias"
+    }  # fmt: skip
+
+
+def test_the_card_holds_no_path_of_the_machine(head, colours, tmp_path):
+    from safetensors.torch import save_file
+
+    from tlkit.weights import obtain
+
+    save_file(dict(obtain(TINY.weights(), "default").state), tmp_path / "secret-place.safetensors")
+    own = tlkit.fit(colours, backbone="tiny", weights=str(tmp_path / "secret-place.safetensors"))
+    for path in (head, own.head):
+        _, metadata = parts(path)
+        assert str(tmp_path.parent) not in metadata[artifact.CARD]
+        assert "secret-place" not in metadata[artifact.CARD]
+
+
+def test_a_head_on_a_weight_file_wants_that_file_again(colours, tmp_path):
+    from tlkit.weights import obtain
+
+    state = dict(obtain(TINY.weights(), "default").state)
+    save_file(state, tmp_path / "mine.safetensors")
+    result = tlkit.fit(colours, backbone="tiny", weights=str(tmp_path / "mine.safetensors"))
+    with pytest.raises(HeadFileError, match="--weights FILE"):
+        tlkit.load(result.head)
+    loaded = tlkit.load(result.head, weights=tmp_path / "mine.safetensors")
+    assert loaded.evaluate(colours).accuracy == 1.0
+    state["classifier.bias"] = state["classifier.bias"] + 1  # replaced by the head: no part of it
+    state["features.stage1.0.weight"] = state["features.stage1.0.weight"] + 1e-3
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(HeadFileError, match="the very weight file"):
+        tlkit.load(result.head, weights=tmp_path / "other.safetensors")
+
+
+def test_a_fully_trained_model_needs_no_pretrained_weights_to_load(colours, monkeypatch):
+    result = tlkit.fit(colours, backbone="tiny", freeze="none", epochs=1)
+
+    def refuse(self):
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr("tlkit.testing._Seeded.fetch", refuse)
+    assert tlkit.load(result.head).evaluate(colours).images == 24
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.floats(min_value=0, max_value=0.999))
+def test_a_file_cut_off_anywhere_is_refused(head, at):
+    data = head.read_bytes()
+    short = head.parent / "short.safetensors"
+    short.write_bytes(data[: int(at * len(data))])
+    with pytest.raises(HeadFileError):
+        artifact.load(short)
+
+
+@settings(max_examples=100, deadline=None)
+@given(at=st.floats(min_value=0, max_value=0.999), change=st.integers(1, 255))
+def test_a_file_with_one_byte_altered_is_refused_or_the_same(head, at, change):
+    data = bytearray(head.read_bytes())
+    data[int(at * len(data))] ^= change
+    altered = head.parent / "altered.safetensors"
+    altered.write_bytes(data)
+    try:
+        loaded = artifact.load(altered)
+    except HeadFileError:
+        return
+    # A byte of padding, or one that changes how the header is written and not what it says.
+    assert loaded.card == artifact.read_card(head)
+    assert all(torch.equal(parts(altered)[0][name], one) for name, one in parts(head)[0].items())
+
+
+def test_a_newer_format_says_to_upgrade(head, tmp_path):
+    path = rewritten(head, tmp_path / "new.safetensors", {"format": artifact.FORMAT + 1})
+    with pytest.raises(HeadFileError, match=r"(?s)format 2.*upgrade"):
+        artifact.load(path)
+
+
+@pytest.mark.parametrize("card", [{"classes": ["green", "blue", "red"]}, {"backbone": "resnet18"}])
+def test_an_altered_card_is_refused(head, tmp_path, card):
+    path = rewritten(head, tmp_path / "x.safetensors", card, resign=False)
+    with pytest.raises(HeadFileError, match="altered"):
+        artifact.load(path)
+
+
+def test_altered_tensors_are_refused(head, tmp_path):
+    tensors, _ = parts(head)
+    tensors["head.layers.bias"][0] += 1e-6
+    path = rewritten(head, tmp_path / "x.safetensors", tensors=tensors)
+    with pytest.raises(HeadFileError, match="tensors that differ"):
+        artifact.load(path)
+
+
+def test_tensors_that_do_not_belong_there_are_all_named(head, tmp_path):
+    from tlkit.weights import digest
+
+    tensors, _ = parts(head)
+    tensors["features.stage1.0.weight"] = torch.zeros(1)
+    tensors["head.layers.bias"] = torch.zeros(7)
+    del tensors["head.scale.shift"]
+    path = rewritten(
+        head, tmp_path / "x.safetensors", {"tensors_sha256": digest(tensors.items())}, tensors
+    )
+    with pytest.raises(HeadFileError) as caught:
+        artifact.load(path)
+    for name in ("head.scale.shift", "features.stage1.0.weight", "head.layers.bias"):
+        assert name in caught.value.found
+
+
+def test_a_backbone_that_is_not_installed_says_what_to_install(head, tmp_path):
+    path = rewritten(
+        head,
+        tmp_path / "x.safetensors",
+        {"distribution": "tlkit-swin", "distribution_version": "3.1"},
+    )
+    with pytest.raises(
+        HeadFileError, match=r"(?s)not installed.*tlkit-tiny:tiny.*tlkit-swin==3\.1"
+    ):
+        artifact.load(path)
+
+
+def test_a_backbone_whose_tensors_changed_is_refused(head, monkeypatch):
+    from dataclasses import replace
+
+    def moved(weights):
+        network = TINY.build(weights)
+        with torch.no_grad():
+            network.features.stage1[0].weight.view(-1)[0] += 1e-6
+        return network
+
+    monkeypatch.setattr("tlkit.testing.TINY", replace(TINY, build=moved))
+    with pytest.raises(HeadFileError, match="other frozen tensors"):
+        artifact.load(head)
+
+
+def test_a_safetensors_file_that_is_no_head_says_what_it_is(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(HeadFileError, match="without a tlkit card"):
+        artifact.load(tmp_path / "weights.safetensors")
+    with pytest.raises(HeadFileError, match="no file at that path"):
+        artifact.load(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", "[" * 100_000, '{"format": "1"}', "\ud800"])
+def test_a_card_that_is_nonsense_is_refused(head, tmp_path, text):
+    with pytest.raises(HeadFileError):
+        artifact._parse(head, text, artifact._sha256(text))
+
+
+def test_a_run_folder_is_as_good_as_the_file_in_it(head, colours, tmp_path):
+    shutil.copytree(head.parent, tmp_path / "copy")
+    assert tlkit.load(tmp_path / "copy").card == tlkit.load(head).card

@@ -1,0 +1,140 @@
+"""Errors: what they say, however odd the text that goes into them."""
+
+from __future__ import annotations
+
+import pickle
+from unicodedata import category
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tlkit import errors
+from tlkit.errors import (
+    FolderError,
+    OptionError,
+    TlkitError,
+    UnknownName,
+    listing,
+    nearest,
+    pick,
+    printable,
+    unknown,
+)
+
+KINDS = [
+    one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, TlkitError)
+]
+
+
+def example(kind: type[TlkitError] = TlkitError, **changes: str) -> TlkitError:
+    parts = {"about": "a", "found": "b", "expected": "c", "do": "d", **changes}
+    return kind(parts.pop("about"), **parts)
+
+
+def test_an_error_says_about_found_expected_and_do_in_this_order():
+    assert str(example()).splitlines() == [
+        "a",
+        "  found     b",
+        "  expected  c",
+        "  do        d",
+    ]
+
+
+def test_further_lines_stand_below_the_first_and_carry_no_label():
+    lines = str(example(found="one\ntwo\nthree")).splitlines()
+    at = lines[1].index("one")
+    assert [line[at:] for line in lines[1:4]] == ["one", "two", "three"]
+    assert not lines[2][:at].strip()
+    assert lines[4].split() == ["expected", "c"]
+
+
+def test_an_empty_part_keeps_its_label():
+    assert [line.strip() for line in str(example(found="")).splitlines()][1] == "found"
+
+
+def test_what_an_error_is_about_is_one_line_even_with_a_line_break_in_a_file_name():
+    text = str(example(about="a\n  do        rm -rf /"))
+    assert len(text.splitlines()) == 4
+    assert "\\n" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("bad", ["\x1b[31m", "\r", "\x07", "\u202e", "\u200b", "\udcff", "\x9b"])
+@pytest.mark.parametrize("part", ["about", "found", "expected", "do"])
+def test_no_part_of_an_error_lets_a_control_character_through(part, bad):
+    text = str(example(**{part: f"x{bad}y"}))
+    assert not set(text) & set(bad[:1])
+    text.encode("utf-8")
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_printable_text_can_be_encoded_holds_no_control_and_does_not_change_again(text):
+    shown = printable(text)
+    shown.encode("utf-8")
+    assert not any(category(one)[0] == "C" for one in shown if one != "\n")
+    assert printable(shown) == shown
+
+
+def test_letters_of_every_language_stay_as_they_are():
+    assert printable("Käfer 猫 кот\nنحلة 🐝") == "Käfer 猫 кот\nنحلة 🐝"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_survives_pickling_with_its_kind_and_text(kind):
+    one = example(kind, about="a\nb", found="\x1b", expected="c\nd", do="\udcff")
+    again = pickle.loads(pickle.dumps(one))
+    assert type(again) is kind
+    assert str(again) == str(one)
+
+
+def test_every_error_is_in_the_tree_that_the_module_draws():
+    assert len(KINDS) > 8
+    assert all(one.__name__ in (errors.__doc__ or "") for one in KINDS)
+
+
+def test_pick_gives_the_entry_of_that_name():
+    assert pick({"a": 1, "b": 2}, "b", "letter") == 2
+
+
+def test_a_name_that_is_not_there_lists_those_that_are_and_the_nearest():
+    with pytest.raises(UnknownName) as caught:
+        pick({"linear": 1, "mlp": 2}, "linaer", "head")
+    error = caught.value
+    assert isinstance(error, OptionError)
+    assert error.found == "'linaer'"
+    assert error.expected == "one of linear, mlp"
+    assert error.do == "did you mean 'linear'?"
+    assert "head" in error.about
+
+
+def test_a_name_like_none_of_them_gets_no_guess():
+    assert unknown(["linear", "mlp"], "zzzz", "head").do == "choose a head from the list"
+
+
+def test_what_else_may_be_named_is_told_with_the_list_and_without_one():
+    assert unknown(["a"], "b", "thing", also=", or a file").expected == "one of a, or a file"
+    assert unknown([], "b", "thing", also=", or a file").expected == "none is known, or a file"
+
+
+@settings(max_examples=30)
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5))
+def test_the_nearest_to_a_known_name_is_that_name_whatever_the_case_of_its_letters(known):
+    assert nearest(known[0], known).lower() == known[0].lower()
+
+
+def test_the_nearest_is_told_as_it_is_written():
+    assert nearest("imagenet1k_v1", ["IMAGENET1K_V1", "IMAGENET1K_V2"]) == "IMAGENET1K_V1"
+    assert nearest("x", []) is None
+
+
+def test_a_listing_shows_all_lines_or_the_first_and_how_many_are_left():
+    lines = [str(number) for number in range(25)]
+    assert listing(lines[:20]).splitlines() == lines[:20]
+    assert listing(lines).splitlines() == [*lines[:20], "... and 5 more"]
+    assert listing(lines, most=2).splitlines() == ["0", "1", "... and 23 more"]
+    assert listing([]) == ""
+
+
+def test_a_kind_of_error_is_caught_as_a_tlkit_error():
+    with pytest.raises(TlkitError):
+        raise example(FolderError)

@@ -1,0 +1,269 @@
+"""Plugins: found in real metadata of distributions that are written into a folder on the path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from tlkit.backbone import Backbone, Family
+from tlkit.errors import OptionError, PluginError, UnknownName
+from tlkit.plugins import Broken, choose, find, load, natural
+
+BACKBONE = """
+from tlkit.backbone import Backbone
+def net(name):
+    return Backbone(name=name, about=__name__, weights=tuple, build=lambda weights: None)
+"""
+FAMILY = """
+from tlkit.backbone import Family
+from tlkit.errors import unknown
+def member(name):
+    if name == "boom":
+        raise RuntimeError("the hub fell over")
+    if name not in ("x", "y", "hf-hub:someone/x", "a/b"):
+        raise unknown(["x", "y"], name, "backbone of fam")
+    return net(name)
+fam = Family(name="fam", about="", names=lambda: ["x", "y"], backbone=member)
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Writes a distribution: its module, and its entry points by name."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delenv("TLKIT_PLUGINS", raising=False)
+    modules = []
+
+    def write(distribution, code, backbones=(), families=(), version="1.0"):
+        module = distribution.replace("-", "_")
+        modules.append(module)
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+        lines = ["[tlkit.backbones]", *(f"{one} = {module}:{one}" for one in backbones)]
+        lines += ["[tlkit.families]", *(f"{one} = {module}:{one}" for one in families)]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        importlib.invalidate_caches()
+        return module
+
+    yield write
+    for one in modules:
+        sys.modules.pop(one, None)
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Limits what is looked at."""
+    return lambda *names: monkeypatch.setenv("TLKIT_PLUGINS", ",".join(names))
+
+
+def code_for(*names: str) -> str:
+    return BACKBONE + "".join(f"{one} = net('{one}')\n" for one in names)
+
+
+def named(name: str):
+    (found,) = [one for one in find() if one.name == name]
+    return found
+
+
+def test_plugins_are_found_without_importing_one(install):
+    module = install("zz-bomb", "raise SystemError('imported')", ["zz_net"], ["zz_family"])
+    one = named("zz_net")
+    assert (one.distribution, one.version, one.value) == ("zz-bomb", "1.0", f"{module}:zz_net")
+    assert (one.is_family, named("zz_family").is_family) == (False, True)
+    assert one.qualified == "zz-bomb:zz_net"
+    assert one.module == module
+    assert module not in sys.modules
+
+
+def test_what_is_found_is_in_natural_order_with_the_families_behind(install, only):
+    names = ["zz16", "zz101", "zz2", "zz16_bn"]
+    install("zz-two", code_for(*names[2:]), names[2:], ["aa_family"])
+    install("zz-one", code_for(*names[:2]), names[:2])
+    only("zz-one", "zz-two")
+    assert [one.name for one in find()] == ["zz2", "zz16", "zz16_bn", "zz101", "aa_family"]
+
+
+@pytest.mark.parametrize(
+    "ordered", [["vgg11", "vgg16", "vgg16_bn"], ["a", "a2b3", "a2b10", "a10b1"], ["2", "10", "b"]]
+)
+def test_numbers_in_names_count_as_numbers(ordered):
+    assert sorted(sorted(ordered, reverse=True), key=natural) == ordered
+
+
+def test_a_chosen_backbone_comes_with_the_plugin_that_brought_it(install):
+    install("zz-one", code_for("zz_net"), ["zz_net"])
+    chosen = choose("zz_net")
+    assert isinstance(chosen.backbone, Backbone)
+    assert chosen.backbone.name == "zz_net"
+    assert chosen.found == named("zz_net")
+    assert choose("zz-one:zz_net").backbone is chosen.backbone
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import no_such_module_of_mine", "ModuleNotFoundError"),
+        ("raise ValueError('spilt milk')", "ValueError: spilt milk"),
+        ("import sys; sys.exit('bye')", "SystemExit: bye"),
+        ("def (", "SyntaxError"),
+        ("", "AttributeError"),
+        ("zz_net = 'just a name'", "is a str, not a Backbone"),
+        (BACKBONE + FAMILY + "zz_net = fam", "is a Family, not a Backbone"),
+    ],
+)
+def test_a_broken_plugin_is_named_with_its_reason_and_stops_no_other(install, code, reason):
+    module = install("zz-broken", code, ["zz_net"], version="3.2")
+    install("zz-sound", code_for("zz_sound"), ["zz_sound"])
+    broken = load(named("zz_net"))
+    assert isinstance(broken, Broken)
+    assert reason in broken.reason
+    with pytest.raises(PluginError) as caught:
+        choose("zz_net")
+    for part in ("zz-broken", "3.2", f"{module}:zz_net", reason):
+        assert part in caught.value.found
+    assert "zz-broken" in caught.value.do
+    assert isinstance(load(named("zz_sound")), Backbone)
+    assert choose("zz_sound").backbone.name == "zz_sound"
+
+
+def test_a_backbone_where_a_family_was_promised_is_broken(install):
+    install("zz-broken", code_for("zz_family"), families=["zz_family"])
+    broken = load(named("zz_family"))
+    assert isinstance(broken, Broken)
+    assert "not a Family" in broken.reason
+
+
+def test_ctrl_c_during_an_import_is_not_a_broken_plugin(install):
+    install("zz-slow", "raise KeyboardInterrupt", ["zz_net"])
+    with pytest.raises(KeyboardInterrupt):
+        load(named("zz_net"))
+
+
+def test_a_name_that_two_bring_is_an_error_that_shows_names_that_work(install):
+    for distribution in ("zz-one", "zz-two"):
+        install(distribution, code_for("zz_net"), ["zz_net"])
+    with pytest.raises(PluginError) as caught:
+        choose("zz_net")
+    for distribution in ("zz-one", "zz-two"):
+        qualified = f"{distribution}:zz_net"
+        assert qualified in caught.value.found
+        assert f"--backbone {qualified}" in caught.value.do
+        chosen = choose(qualified)
+        assert chosen.found.distribution == distribution
+        assert chosen.backbone.about == distribution.replace("-", "_")
+
+
+def test_a_family_that_two_bring_is_qualified_before_its_name(install):
+    for distribution in ("zz-one", "zz-two"):
+        install(distribution, BACKBONE + FAMILY, families=["fam"])
+    with pytest.raises(PluginError, match="--backbone zz-two:fam/x"):
+        choose("fam/x")
+    assert choose("zz-two:fam/x").backbone.about == "zz_two"
+
+
+@pytest.mark.parametrize("member", ["x", "y", "a/b", "hf-hub:someone/x"])
+def test_a_family_is_asked_for_what_stands_behind_the_slash(install, member):
+    install("zz-hub", BACKBONE + FAMILY, families=["fam"])
+    for name in (f"fam/{member}", f"zz-hub:fam/{member}"):
+        chosen = choose(name)
+        assert chosen.backbone.name == member
+        assert chosen.found.name == "fam"
+    assert isinstance(load(named("fam")), Family)
+
+
+def test_a_family_says_itself_which_of_its_names_was_meant(install):
+    install("zz-hub", BACKBONE + FAMILY, families=["fam"])
+    with pytest.raises(UnknownName, match="backbone of fam"):
+        choose("fam/zebra")
+
+
+def test_a_family_that_falls_over_is_named(install):
+    install("zz-hub", BACKBONE + FAMILY, families=["fam"])
+    with pytest.raises(PluginError, match="RuntimeError: the hub fell over") as caught:
+        choose("fam/boom")
+    assert "zz-hub" in caught.value.found
+
+
+def test_a_family_without_a_member_is_no_backbone(install):
+    install("zz-hub", BACKBONE + FAMILY, families=["fam"])
+    with pytest.raises(UnknownName, match="needs a name after the slash"):
+        choose("fam")
+
+
+@pytest.mark.parametrize("name", ["zz_ner", "ZZ_NET", "zz-one:zz_ner"])
+def test_an_unknown_name_lists_what_is_installed_and_the_nearest(install, name):
+    install("zz-one", code_for("zz_net"), ["zz_net"], ["fam"])
+    with pytest.raises(UnknownName) as caught:
+        choose(name)
+    assert "zz_net" in caught.value.expected
+    assert "fam/NAME" in caught.value.expected
+    assert "'zz_net'" in caught.value.do
+
+
+def test_a_name_is_looked_for_only_in_the_distribution_it_is_qualified_with(install):
+    install("zz-one", code_for("zz_net"), ["zz_net"])
+    install("zz-two", code_for("zz_other"), ["zz_other"])
+    with pytest.raises(UnknownName):
+        choose("zz-two:zz_net")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["zz-one"], {"zz-one"}),
+        (["zz_one"], {"zz-one"}),
+        ([" zz-one ", "", "zz_two"], {"zz-one", "zz-two"}),
+        (["nothing-of-this-name"], set()),
+        ([""], set()),
+        (["zz_net"], set()),
+    ],
+)
+def test_only_the_named_distributions_or_packages_are_looked_at(install, only, names, expected):
+    for distribution in ("zz-one", "zz-two"):
+        install(distribution, code_for("zz_net"), ["zz_net"])
+    only(*names)
+    assert {one.distribution for one in find()} == expected
+
+
+def test_unset_every_plugin_is_looked_at(install, tiny_plugin):
+    install("zz-one", code_for("zz_net"), ["zz_net"])
+    found = {one.distribution for one in find()}
+    assert {"zz-one", "tlkit-tiny", "tlkit"} <= found
+
+
+def test_without_any_plugin_the_error_says_how_to_get_one(only):
+    only("")
+    with pytest.raises(PluginError, match="TLKIT_PLUGINS"):
+        choose("vgg16")
+
+
+def test_a_distribution_that_is_on_the_path_twice_is_found_once(install, tmp_path, monkeypatch):
+    install("zz-one", code_for("zz_net"), ["zz_net"])
+    link = tmp_path / "again"
+    link.symlink_to(tmp_path / "site", target_is_directory=True)
+    monkeypatch.syspath_prepend(str(link))
+    importlib.invalidate_caches()
+    assert choose("zz_net").found.distribution == "zz-one"
+
+
+def test_choosing_can_be_done_among_given_plugins(install):
+    install("zz-one", code_for("zz_net", "zz_other"), ["zz_net", "zz_other"])
+    assert choose("zz_net", [named("zz_net")]).backbone.name == "zz_net"
+    with pytest.raises(OptionError):
+        choose("zz_other", [named("zz_net")])
+
+
+def test_what_this_package_itself_brings_is_found_by_its_metadata_alone():
+    names = {one.name for one in find() if one.distribution == "tlkit"}
+    declared = Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8")
+    assert names
+    assert all(f"{name} = " in declared for name in names)

@@ -1,0 +1,90 @@
+"""tlkit: from a folder of photos to a classifier you can trust, on any backbone.
+
+The front door. Names below are loaded when they are first used, so `import tlkit` costs nothing.
+
+    import tlkit
+    result = tlkit.fit("cats_dogs/train", backbone="vgg16_bn", freeze="features")
+    head = tlkit.load(result.head)
+    for one in head.predict("photos/", tta="mirror"):
+        print(one)
+    print(head.evaluate("cats_dogs/test").accuracy)
+
+Letters in every docstring: B batch, C your classes, D the backbone's vector, F feature channels,
+H W pixels, K the backbone's own classes, N images, T tokens, V views.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# torch's OpenMP threads wait for each other by spinning, by default for a long time. Beside any
+# other busy thread, tlkit's own image readers among them, that costs a time slice per operation:
+# a head took 15 s instead of 0.9 s. Read when torch is first imported; a user's own value stays.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+if TYPE_CHECKING:
+    from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
+    from tlkit.classifier import Classifier, backbones, load
+    from tlkit.data.images import BadImage
+    from tlkit.errors import TlkitError
+    from tlkit.fitting import FitResult, fit, fit_events
+    from tlkit.metrics import Evaluation
+    from tlkit.options import FitOptions, PredictOptions
+    from tlkit.predict.run import Prediction
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Backbone": "tlkit.backbone",
+    "BadImage": "tlkit.data.images",
+    "Classifier": "tlkit.classifier",
+    "Evaluation": "tlkit.metrics",
+    "Family": "tlkit.backbone",
+    "FitOptions": "tlkit.options",
+    "FitResult": "tlkit.fitting",
+    "InputSpec": "tlkit.backbone",
+    "Network": "tlkit.backbone",
+    "PredictOptions": "tlkit.options",
+    "Prediction": "tlkit.predict.run",
+    "TlkitError": "tlkit.errors",
+    "WeightSet": "tlkit.backbone",
+    "backbones": "tlkit.classifier",
+    "fit": "tlkit.fitting",
+    "fit_events": "tlkit.fitting",
+    "load": "tlkit.classifier",
+}
+
+__all__ = [
+    "Backbone",
+    "BadImage",
+    "Classifier",
+    "Evaluation",
+    "Family",
+    "FitOptions",
+    "FitResult",
+    "InputSpec",
+    "Network",
+    "PredictOptions",
+    "Prediction",
+    "TlkitError",
+    "WeightSet",
+    "__version__",
+    "backbones",
+    "fit",
+    "fit_events",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name where it is defined."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'tlkit' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

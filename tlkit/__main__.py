@@ -1,0 +1,5 @@
+"""`python -m tlkit`: the command line."""
+
+from tlkit.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""The terminal: arguments in, text out, an exit status.
+
+Each command is a file beside this one. Importing them is cheap: what computes is imported inside
+the commands, so `tlkit --help` loads no torch and no plugin.
+
+Exit status: 0 done; 1 done, but some images could not be read; 2 an error that says what to do;
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tlkit import __version__
+from tlkit.cli import backbones, evaluate, fit, plugins, predict, sample
+from tlkit.errors import TlkitError
+
+
+class Commands(click.Group):
+    """The group, which turns errors into text and a status, in this one place."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use."""
+        return list(self.commands)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; a `TlkitError` is printed without a traceback and ends with status 2."""
+        try:
+            return super().main(*args, **kwargs)
+        except TlkitError as error:
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+            sys.exit(2)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Ctrl-C: say so, and that nothing was left half-written."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; nothing was left half-written", err=True)
+            sys.exit(130)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="tlkit")
+def main() -> None:
+    """From a folder of photos to a classifier you can trust, on any backbone.
+
+    \b
+    tlkit sample digits digits/        a folder to try
+    tlkit fit digits/                  learn
+    tlkit predict photos/ --tta        use it
+    """
+
+
+for _command in (
+    fit.command,
+    predict.command,
+    evaluate.command,
+    backbones.command,
+    plugins.command,
+    sample.command,
+):
+    main.add_command(_command)

@@ -1,0 +1,91 @@
+"""`tlkit backbones`: what can be built on."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("backbones")
+@click.argument("name", required=False)
+@click.option(
+    "--find", "part", metavar="TEXT", help="Also look into the families, for names with TEXT."
+)
+def command(name: str | None, part: str | None) -> None:
+    """List the backbones, or show one: its weights, input, stages, parameters and licence.
+
+    \b
+    tlkit backbones
+    tlkit backbones vgg16_bn
+    tlkit backbones timm/convnext_tiny
+    tlkit backbones --find convnext
+    """
+    if name is not None:
+        _one(name)
+    else:
+        _all(part)
+
+
+def _all(part: str | None) -> None:
+    from tlkit.backbone import Family
+    from tlkit.cli import show
+    from tlkit.plugins import find, load
+
+    found = find()
+    rows = [
+        [
+            f"{one.name}/NAME" if one.is_family else one.name,
+            one.module,
+            f"{one.distribution} {one.version}",
+        ]
+        for one in found
+        if part is None or part in one.name
+    ]
+    if part is not None:
+        for one in found:
+            family = load(one) if one.is_family else None
+            if isinstance(family, Family):
+                rows += [
+                    [f"{one.name}/{name}", one.module, f"{one.distribution} {one.version}"]
+                    for name in family.names()
+                    if part in name
+                ]
+    show.table(["backbone", "package", "distribution"], rows)
+
+
+def _one(name: str) -> None:
+    from tlkit.cli import show
+    from tlkit.model.describe import describe
+    from tlkit.plugins import choose
+
+    chosen = choose(name)
+    about = describe(chosen.backbone)
+    click.echo(f"{name}: {chosen.backbone.about}")
+    click.echo(
+        f"from {chosen.found.distribution} {chosen.found.version}, package {chosen.found.module}"
+    )
+    click.echo(
+        f"{about.parameters:,} parameters, {about.features:,} of them in the features; "
+        f"vector of {about.width} numbers; {about.classifier}"
+    )
+    show.table(
+        ["weights", "on disk", "input", "resize", "mean", "std", "classes", "licence"],
+        [
+            [
+                one.name + (" (default)" if i == 0 else ""),
+                "yes" if one.source.on_disk() else "no",
+                f"{one.input.crop_px} px",
+                f"{one.input.resize_px} px {one.input.interpolation}",
+                " ".join(f"{v:.3g}" for v in one.input.mean),
+                " ".join(f"{v:.3g}" for v in one.input.std),
+                "-" if one.classes is None else str(one.classes),
+                one.licence,
+            ]
+            for i, one in enumerate(about.sets)
+        ],
+    )
+    click.echo("none (random) and a file (.safetensors, .pth) can always be had")
+    show.table(
+        ["stage, for --freeze to:STAGE", "parameters"],
+        [[stage, f"{count:,}"] for stage, count in about.stages.items()],
+        right=[1],
+    )

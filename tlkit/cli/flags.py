@@ -1,0 +1,105 @@
+"""Flags: an options record as a command's flags.
+
+In: a record declared in options.py. Out: a click decorator that gives the command one argument, the
+record. Values are checked by the record itself, so the command line and Python say the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from tlkit.errors import OptionError
+from tlkit.options import Checked, Declared, declared
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def flags_for(record: type[Checked], into: str) -> Callable[[Command], Command]:
+    """Add a flag for each option of `record`; the command gets the record as `into`."""
+    options = list(declared(record))
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_record(**values: Any) -> Any:
+            own = {one.name: values.pop(one.name) for one in options}
+            return command(**values, **{into: record(**own)})
+
+        decorated: Any = with_record
+        for one in reversed(options):
+            decorated = _flag(one)(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _flag(one: Declared) -> Callable[[Any], Any]:
+    if one.type is bool:
+        return click.option(
+            f"{one.flag}/--no-{one.flag[2:]}", one.name, default=one.default, help=one.limits.help,
+            show_default=True,
+        )  # fmt: skip
+    return click.option(
+        one.flag, one.name, default=one.default, help=_help(one), show_default=True,
+        type=_Value(one), metavar=_metavar(one),
+    )  # fmt: skip
+
+
+def _metavar(one: Declared) -> str:
+    if one.limits.choices:
+        return "|".join(one.limits.choices)
+    return {int: "N", float: "X", str: one.name.upper()}[one.type]
+
+
+def _help(one: Declared) -> str:
+    extra = "" if one.limits.choices else f" ({one.allowed})"
+    return f"{one.limits.help}{extra}"
+
+
+class _Value(click.ParamType[Any]):
+    """Text to the declared type; what is not of that type gets tlkit's own error."""
+
+    def __init__(self, one: Declared) -> None:
+        self.one = one
+        self.name = one.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self.one.type(value)
+        except ValueError as error:
+            raise OptionError(
+                "an option has a value that it cannot have",
+                found=f"{self.one.flag} {value}",
+                expected=self.one.allowed,
+                do="correct the value",
+            ) from error
+
+
+def value_or_flag(
+    arguments: Sequence[str], flag: str, meant: str, values: Sequence[str]
+) -> list[str]:
+    """Give `flag` the value `meant` where it stands alone: at the end, or before a path or a flag.
+
+    So `predict --tta photos/` and `predict photos/ --tta ten` both mean what they say, and a
+    mistyped value is still told from a path: it is not there.
+    """
+    from pathlib import Path
+
+    result: list[str] = []
+    for place, one in enumerate(arguments):
+        following = arguments[place + 1 : place + 2]
+        alone = (
+            not following
+            or following[0].startswith("-")
+            or (
+                following[0] not in values
+                and (Path(following[0]).exists() or "/" in following[0] or "*" in following[0])
+            )
+        )
+        result.append(f"{flag}={meant}" if one == flag and alone else one)
+        if one == "--":
+            return [*result, *arguments[place + 1 :]]
+    return result

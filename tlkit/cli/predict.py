@@ -1,0 +1,226 @@
+"""`tlkit predict`: name what is on images."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tlkit.cli.flags import flags_for, value_or_flag
+from tlkit.options import PredictOptions
+
+if TYPE_CHECKING:
+    from tlkit.data.images import BadImage
+    from tlkit.predict.run import Prediction
+
+FORMATS = ("table", "csv", "jsonl", "parquet")
+
+
+class WithTta(click.Command):
+    """A command whose --tta may stand alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Where --tta has no value, it means mirror."""
+        if "--tta" in args:
+            from tlkit.predict.tta import POLICIES
+
+            args = value_or_flag(args, "--tta", "mirror", list(POLICIES))
+        return super().parse_args(ctx, args)
+
+
+@click.command("predict", cls=WithTta)
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--head", metavar="FILE", help="A head file or run folder.  [default: the newest run]"
+)
+@click.option(
+    "--weights", metavar="FILE", default="", help="The weight file of a head fitted on one."
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Classes to show for each image.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How to write the results.",
+)
+@click.option("--out", metavar="FILE", help="Write there instead of to the terminal.")
+@flags_for(PredictOptions, into="options")
+def command(
+    paths: tuple[str, ...],
+    head: str | None,
+    weights: str,
+    top: int,
+    form: str,
+    out: str | None,
+    options: PredictOptions,
+) -> None:
+    """Predict the class of the images in PATHS: files, folders (searched to every depth), globs.
+
+    An unreadable file is reported with its reason, the others are predicted, and the exit status
+    is 1.
+
+    \b
+    tlkit predict photos/ --tta
+    tlkit predict a.jpg b.jpg --top 5
+    tlkit predict photos/ --tta multi --scales 256,384,512 --grid 5
+    tlkit predict photos/ --format csv --out labels.csv
+    """
+    from tlkit.classifier import load
+    from tlkit.cli import show
+    from tlkit.data.folder import find_images
+    from tlkit.data.images import BadImage
+    from tlkit.errors import OptionError, printable
+    from tlkit.predict.run import predict
+    from tlkit.steps import Tick
+
+    if form == "parquet" and out is None:
+        raise OptionError(
+            "--format parquet needs a file",
+            found="no --out",
+            expected="--out FILE.parquet",
+            do="add it",
+        )
+    found = find_images(expand(paths))
+    classifier = load(head, weights=weights)
+    top = min(top, len(classifier.classes))
+    bad = 0
+    with show.meter() as tell:
+
+        def results() -> Iterator[Prediction | BadImage]:
+            nonlocal bad
+            for done, one in enumerate(predict(classifier.head, found, options), start=1):
+                tell(Tick(what="predicting", done=done, total=len(found)))
+                if isinstance(one, BadImage):
+                    bad += 1
+                    click.echo(
+                        f"unreadable: {printable(str(one.path))}: {printable(one.reason)}", err=True
+                    )
+                yield one
+
+        _write(results(), form=form, out=None if out is None else Path(out), top=top)
+    if bad:
+        click.echo(f"{bad} of {len(found)} images could not be read", err=True)
+        sys.exit(1)
+
+
+def expand(paths: Sequence[str]) -> list[Path]:
+    """Paths as given; one that is not there and has wildcards is searched for."""
+    import glob
+
+    result: list[Path] = []
+    for one in paths:
+        matches = [] if Path(one).exists() else sorted(glob.glob(one, recursive=True))
+        result.extend(Path(match) for match in matches or [one])
+    return result
+
+
+def _write(
+    results: Iterator[Prediction | BadImage], *, form: str, out: Path | None, top: int
+) -> None:
+    from tlkit.cli import show
+
+    if form == "table" and out is None:
+        rows = [_row(one, top) for one in results]
+        show.table(
+            _columns(top)[:-1],
+            [
+                [*(cell if isinstance(cell, str) else f"{cell:.4f}" for cell in row[:-1])]
+                for row in rows
+                if not row[-1]
+            ],
+            right=range(2, 2 * top + 1, 2),
+        )
+    elif form == "parquet" and out is not None:
+        _parquet([_row(one, top) for one in results], out, top)
+    else:
+        with _lines(out) as write:
+            if form == "jsonl":
+                for one in results:
+                    write(json.dumps(_record(one, top)) + "\n")
+            else:
+                write(_csv_line(_columns(top)))
+                for one in results:
+                    write(_csv_line(_row(one, top)))
+
+
+def _columns(top: int) -> list[str]:
+    numbered = [f"{name}_{i}" for i in range(1, top + 1) for name in ("class", "probability")]
+    return ["path", *numbered, "error"]
+
+
+def _row(one: Prediction | BadImage, top: int) -> list[Any]:
+    from tlkit.data.images import BadImage
+
+    if isinstance(one, BadImage):
+        return [str(one.path), *(["", ""] * top), one.reason]
+    return [str(one.path), *(cell for pair in one.top(top) for cell in pair), ""]
+
+
+def _record(one: Prediction | BadImage, top: int) -> dict[str, Any]:
+    from tlkit.data.images import BadImage
+
+    if isinstance(one, BadImage):
+        return {"path": str(one.path), "error": one.reason}
+    pairs = [{"class": name, "probability": probability} for name, probability in one.top(top)]
+    return {"path": str(one.path), "top": pairs}
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+@contextlib.contextmanager
+def _lines(out: Path | None) -> Iterator[Any]:
+    """A function that writes text: to standard output, or to a file that appears when whole."""
+    from tlkit.files import new_file
+
+    if out is None:
+        yield lambda text: click.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+    else:
+        with new_file(out) as file:
+            yield lambda text: file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def _parquet(rows: list[list[Any]], out: Path, top: int) -> None:
+    from tlkit.errors import OptionError
+    from tlkit.files import new_file
+
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise OptionError(
+            "--format parquet needs a package that is not installed",
+            found="no pyarrow",
+            expected="the extra tlkit[parquet]",
+            do="pip install 'tlkit[parquet]', or use --format csv",
+        ) from error
+    columns = {
+        name: [row[i] if row[i] != "" else None for row in rows]
+        for i, name in enumerate(_columns(top))
+    }
+    kinds = {
+        name: pyarrow.float64() if name.startswith("probability") else pyarrow.string()
+        for name in columns
+    }
+    table = pyarrow.table({n: pyarrow.array(v, kinds[n]) for n, v in columns.items()})
+    with new_file(out) as file:
+        parquet.write_table(table, file)

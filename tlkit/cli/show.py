@@ -1,0 +1,115 @@
+"""Show: tables, progress and numbers on the terminal.
+
+Results go to standard output; progress and notes go to standard error, progress only on a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tlkit.errors import printable
+from tlkit.steps import Tick
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tlkit.metrics import Evaluation
+
+
+class Meter(Protocol):
+    """A progress bar that can be told where a pass stands."""
+
+    def __call__(self, tick: Tick) -> None:
+        """Move the bar; a new `what` starts a new one."""
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print rows under headers; columns in `right` are aligned right. A pipe gets whole lines."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, header in enumerate(headers):
+        shown.add_column(header, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(printable(cell)) for cell in row))
+    console().print(shown)
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; wide when it is not a terminal, so that files and pipes get whole lines."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+
+
+@contextlib.contextmanager
+def meter() -> Iterator[Meter]:
+    """Progress bars with rate and time left, on a terminal; silence elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Images (or steps) per second."""
+
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.0f} {task.fields['unit']}/s" if speed else "")
+
+    out = console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+    ) as progress:
+        tasks: dict[str, Any] = {}
+
+        def tell(tick: Tick) -> None:
+            if tick.what not in tasks:
+                for old in tasks.values():
+                    progress.update(old, visible=False)
+                tasks[tick.what] = progress.add_task(tick.what, total=tick.total, unit=tick.unit)
+            progress.update(tasks[tick.what], completed=tick.done)
+
+        yield tell
+
+
+def percent(value: float) -> str:
+    """0.9876 -> 98.8 %"""
+    return f"{100 * value:.1f} %"
+
+
+def scores(named: dict[str, Evaluation]) -> None:
+    """Evaluations side by side: one column each."""
+    rows = [
+        ["images", *(str(one.images) for one in named.values())],
+        ["accuracy", *(percent(one.accuracy) for one in named.values())],
+        [
+            "  95 % interval",
+            *(
+                f"{percent(one.accuracy_low)} to {percent(one.accuracy_high)}"
+                for one in named.values()
+            ),
+        ],
+    ]
+    if any(one.top5 is not None for one in named.values()):
+        rows.append(["top-5", *("" if e.top5 is None else percent(e.top5) for e in named.values())])
+    rows.append(["balanced accuracy", *(percent(one.balanced_accuracy) for one in named.values())])
+    rows.append(["loss (nats)", *(f"{one.loss:.4f}" for one in named.values())])
+    table(["", *named], rows, right=range(1, len(named) + 1))

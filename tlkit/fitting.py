@@ -1,0 +1,250 @@
+"""Fitting: the verb `fit`, from a folder to a run folder.
+
+In: a folder and options. Out: events on the way, then a `FitResult`. The command line shows them.
+Next door: classifier.py (using what was fitted), runs.py (what lies in a run folder).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import inspect
+import io
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit import artifact, runs
+from tlkit.artifact import Card, Head, WeightsCard
+from tlkit.data.folder import Parts, scan_parts
+from tlkit.data.images import BadImage
+from tlkit.data.split import split
+from tlkit.data.transforms import PRESETS
+from tlkit.errors import pick
+from tlkit.files import new_folder, refuse_occupied, write_bytes, write_text
+from tlkit.metrics import Evaluation, measure
+from tlkit.model.heads import HEADS
+from tlkit.options import FitOptions, PredictOptions, declared
+from tlkit.plugins import Chosen, choose
+from tlkit.report.evaluation import evaluate
+from tlkit.report.plots import confusion, curves
+from tlkit.steps import finish
+from tlkit.train.events import Epoch, Event, Note, Tick
+from tlkit.train.recipe import plan_of
+from tlkit.train.run import Trained, train
+from tlkit.weights import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """What a fit has left."""
+
+    run: Path
+    """The run folder (tlkit/runs.py tells what is in it)."""
+    head: Path
+    """The head file in it."""
+    card: Card
+    history: tuple[Epoch, ...]
+    best: Epoch
+    """The epoch that was kept."""
+    validation: Evaluation
+    """On the images that chose the epoch: a little flattering."""
+    test: Evaluation | None
+    """On the folder's own test part, which nothing has been chosen by; None where it has none."""
+    bad: tuple[BadImage, ...]
+    """Unreadable images that were left out."""
+    wall_s: float
+
+
+def fit_events(
+    folder: str | Path,
+    options: FitOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Generator[Event, None, FitResult]:
+    """Fit a head on a folder, step by step: yields `Note`, `Tick` and `Epoch`, returns the result.
+
+    The run folder appears when all is done, or not at all. Raises `TlkitError`.
+    """
+    started = time.perf_counter()
+    options = FitOptions() if options is None else options
+    folder = Path(folder)
+    _refuse_early(options)
+    run = runs.next_free(folder, options.backbone) if out is None else Path(out)
+    refuse_occupied(run, overwrite=overwrite)
+    chosen = choose(options.backbone)
+    parts = scan_parts(folder)
+    yield from _about(parts)
+    trained = yield from train(
+        options, chosen.backbone, split(parts, val_fraction=options.val_fraction, seed=options.seed)
+    )
+    validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
+    card = _card(options, chosen, trained, parts, validation)
+    with new_folder(run, overwrite=overwrite) as staged:
+        artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
+        test, bad = None, trained.bad
+        if parts.test is not None:
+            test, more = yield from _judged(staged / runs.HEAD, trained, card, parts, options)
+            bad += more
+        _write_report(staged, folder, options, trained, card, validation, test)
+    return FitResult(
+        run=run,
+        head=run / runs.HEAD,
+        card=card,
+        history=trained.history,
+        best=trained.best,
+        validation=validation,
+        test=test,
+        bad=bad,
+        wall_s=time.perf_counter() - started,
+    )
+
+
+def _refuse_early(options: FitOptions) -> None:
+    """What can be told wrong before anything is read."""
+    pick(HEADS, options.head, "head")
+    if options.augment != "auto" and not Path(options.augment).suffix:
+        pick(
+            PRESETS, options.augment, "augmentation preset", also=", auto, or a .yaml or .json file"
+        )
+
+
+def _about(parts: Parts) -> Iterator[Note]:
+    named = {"train": parts.train, "val": parts.val, "test": parts.test}
+    for name, part in named.items():
+        if part is not None:
+            counts = ", ".join(
+                f"{count} {one}"
+                for one, count in list(zip(part.classes, part.counts, strict=True))[:8]
+            )
+            more = f", and {len(part.classes) - 8} more classes" if len(part.classes) > 8 else ""
+            yield Note(text=f"{name}: {len(part)} images ({counts}{more})")
+            if part.left_out:
+                first, count = part.left_out[0], len(part.left_out)
+                yield Note(text=f"{name}: {count} entries are not used; the first: {first}")
+
+
+def _judged(
+    path: Path, trained: Trained, card: Card, parts: Parts, options: FitOptions
+) -> Generator[Tick, None, tuple[Evaluation, tuple[BadImage, ...]]]:
+    """Scores on the folder's own test part."""
+    head = Head(card=card, model=trained.cut.model, path=path)
+    looking = PredictOptions(device=options.device, workers=options.workers)
+    if parts.test is None:
+        raise ValueError("there is no test part")
+    return (yield from evaluate(head, parts.test, looking, what="test"))
+
+
+def _card(
+    options: FitOptions, chosen: Chosen, trained: Trained, parts: Parts, validation: Evaluation
+) -> Card:
+    resolved = dataclasses.asdict(options) | {
+        "weights": trained.weights.name,
+        "optimizer": trained.recipe.optimizer,
+        "augment": Path(trained.recipe.augment).name,
+    }
+    return Card(
+        format=artifact.FORMAT,
+        created=artifact.now(),
+        backbone=options.backbone.removeprefix(f"{chosen.found.distribution}:"),
+        distribution=chosen.found.distribution,
+        distribution_version=chosen.found.version,
+        weights=WeightsCard(
+            name=trained.weights.name,
+            licence=trained.weights.licence,
+            classes=trained.weights.classes,
+            frozen_sha256=digest(trained.cut.frozen_tensors().items()),
+        ),
+        input=trained.cut.model.spec,
+        classes=parts.train.classes,
+        plan=dataclasses.asdict(plan_of(options)) | {"weights": trained.weights.name},
+        options=resolved,
+        precision=trained.engine.precision,
+        images={
+            "train": trained.train_images,
+            "val": len(trained.val_labels),
+            "left_out": len(trained.bad),
+        },
+        metrics={"validation": validation.plain(), "best_epoch": trained.best.number},
+        versions=artifact.versions(),
+        tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
+    )
+
+
+def _write_report(
+    staged: Path,
+    folder: Path,
+    options: FitOptions,
+    trained: Trained,
+    card: Card,
+    validation: Evaluation,
+    test: Evaluation | None,
+) -> None:
+    scores = {"validation": validation.plain(), "test": None if test is None else test.plain()}
+    write_text(staged / "history.csv", history_csv(trained.history))
+    write_text(staged / "metrics.json", runs.as_json(scores))
+    write_text(
+        staged / "options.json",
+        runs.as_json(
+            {
+                "folder": str(folder),
+                "given": options.changed(),
+                "options": dataclasses.asdict(options),
+                "auto": {
+                    "optimizer": trained.recipe.optimizer,
+                    "augment": trained.recipe.augment,
+                    "device": str(trained.engine.device),
+                    "precision": trained.engine.precision,
+                    "weights": card.weights.name,
+                },
+                "versions": dict(card.versions),
+            }
+        ),
+    )
+    solved = trained.recipe.optimizer == "lbfgs"
+    write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
+    shown = validation if test is None else test
+    write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
+
+
+def history_csv(history: Sequence[Epoch]) -> str:
+    """One row per epoch, columns as the fields of `Epoch`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [one.name for one in dataclasses.fields(Epoch)]
+    writer.writerow(names)
+    writer.writerows([getattr(one, name) for name in names] for one in history)
+    return text.getvalue()
+
+
+def fit(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> FitResult:
+    """Fit a head on a folder of class folders.
+
+    `options` are the fields of `tlkit.FitOptions`; an unknown one is an error that lists them.
+    Raises `TlkitError`. `tlkit.fit_events` does the same step by step.
+    """
+    return finish(fit_events(folder, FitOptions.of(options), out=out, overwrite=overwrite))
+
+
+# So that help() and completion show the options, which are declared in one place only.
+fit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        *(p for p in inspect.signature(fit).parameters.values() if p.name != "options"),
+        *(
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
+            )
+            for one in declared(FitOptions)
+        ),
+    ],
+    return_annotation=FitResult,
+)

@@ -1,0 +1,1 @@
+"""Report: from results to what a person looks at."""

@@ -1,0 +1,329 @@
+"""Plots: the two pictures of a report, as PNG bytes.
+
+In: the epochs of a fit; a confusion matrix. Out: bytes of a PNG, the same for the same input.
+Drawn with matplotlib's objects and never with pyplot, which keeps figures and opens windows. The
+user's own matplotlib settings are set aside: they could typeset class names as TeX.
+Not here: where a picture is put (html.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.errors import printable
+from tlkit.train.events import Epoch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, GRID = "#33383d", "#7c858e", "#e6e9ec"
+FIRST, SECOND, MARK = "#1f5f99", "#c2cbd4", "#c8553d"
+DPI = 120
+
+MOST_WRITTEN = 20
+"""Classes up to which every count is written into its cell."""
+MOST_NAMED = 200
+"""Classes up to which every name is written at the side."""
+
+# Tried in this order where installed: DejaVu comes with matplotlib and has no Chinese, Japanese or
+# Korean.
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+)
+
+
+def curves(history: Sequence[Epoch], *, penalty: bool = False) -> bytes:
+    """PNG of losses and accuracies over the epochs, the one of lowest validation loss marked.
+
+    With `penalty` the horizontal axis is each record's penalty, from strong to weak.
+    """
+    with _settings():
+        figure = _figure(9.0, 3.7)
+        figure.set_layout_engine("constrained")
+        left, right = figure.subplots(1, 2)
+        at = [one.rate if penalty else float(one.number) for one in history]
+        best = _best(history)
+        _panel(
+            left,
+            "Loss",
+            at,
+            [
+                ("training", [one.train_loss for one in history], SECOND),
+                ("validation", [one.val_loss for one in history], FIRST),
+            ],
+            best,
+        )
+        _panel(
+            right,
+            "Validation accuracy",
+            at,
+            [
+                ("balanced", [one.val_balanced_accuracy for one in history], SECOND),
+                ("accuracy", [one.val_accuracy for one in history], FIRST),
+            ],
+            best,
+        )
+        _percent(right)
+        for axes in (left, right):
+            _horizontal(axes, at, penalty=penalty)
+        if best is not None:
+            where = f"penalty {at[best]:.2g}" if penalty else f"epoch {history[best].number}"
+            figure.supxlabel(f"marked: {where}, the lowest validation loss", fontsize=8, color=MARK)
+        return _png(figure)
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """PNG of a confusion matrix (C, C), true classes in rows, predicted ones in columns.
+
+    The colour is the share of the row, so that rare classes are seen as well as frequent ones.
+    """
+    count = len(classes)
+    totals = matrix.sum(axis=1, keepdims=True)
+    share = matrix / np.maximum(totals, 1)
+    with _settings():
+        from matplotlib.colors import PowerNorm
+
+        # Small shares get more of the scale: what is confused is what one looks for.
+        shades = PowerNorm(0.6, vmin=0.0, vmax=1.0)
+        cell, size = _cell(count)
+        side = max(cell * count, 1.8)
+        # The axes fill the figure, and `_png` adds what the names need: cells keep their size.
+        figure = _figure(side, side)
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set_facecolor(GRID)
+        image = axes.imshow(share, cmap="Blues", norm=shades, interpolation="nearest")
+        _sides(axes, _names(classes), size)
+        if count <= MOST_WRITTEN:
+            _write_counts(axes, matrix, share, cell)
+        scale = axes.inset_axes((1.0 + 0.15 / side, 0.0, 0.12 / side, 1.0))
+        bar = figure.colorbar(image, cax=scale, ticks=[0.0, 0.1, 0.5, 1.0], format=_share_text)
+        bar.set_label("share of the true class", fontsize=8, color=FAINT)
+        bar.outline.set_visible(False)
+        scale.tick_params(labelsize=7, length=0, labelcolor=FAINT)
+        return _png(figure)
+
+
+def _panel(
+    axes: Axes,
+    title: str,
+    at: Sequence[float],
+    lines: Sequence[tuple[str, Sequence[float], str]],
+    best: int | None,
+) -> None:
+    """Lines of one panel; the last of them is the one that the best epoch is marked on."""
+    dot = "o" if len(at) <= 30 else ""
+    if best is not None:
+        axes.axvline(at[best], color=MARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    # The first is broad and pale: it is seen under the other where the two are equal.
+    for (name, values, colour), width in zip(lines, (3.4, 1.6), strict=True):
+        axes.plot(
+            at, values, color=colour, label=name, linewidth=width, marker=dot, markersize=width + 2
+        )
+    if best is not None:
+        top = lines[-1][1][best]
+        axes.plot(at[best], top, color=MARK, marker="o", markersize=6, zorder=4, clip_on=False)
+    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
+    # Above the panel, where no line can run under it.
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        reverse=True,
+        borderaxespad=0.3,
+        columnspacing=1.2,
+        handlelength=1.4,
+    )
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(labelsize=8, labelcolor=INK, color=FAINT, left=False)
+    if not any(math.isfinite(one) for _, values, _ in lines for one in values):
+        axes.set_yticks([])
+        axes.text(
+            0.5, 0.5, "no numbers", transform=axes.transAxes, ha="center", fontsize=9, color=FAINT
+        )
+
+
+def _horizontal(axes: Axes, at: Sequence[float], *, penalty: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("penalty, from strong to weak" if penalty else "epoch", fontsize=8, color=INK)
+    if not at:
+        axes.set_xticks([])
+    elif penalty:
+        strong, weak = max(at), min(at)
+        powers = [10.0**one for one in range(-12, 13) if weak <= 10.0**one <= strong]
+        ticks = powers if len(powers) > 1 else sorted({weak, strong})
+        axes.set_xscale("log")
+        # Written out: matplotlib's own labels of a logarithmic axis are TeX.
+        axes.set_xticks(ticks, [f"{one:.2g}" for one in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(strong * 1.3, weak / 1.3)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+        space = max(0.5, 0.03 * (max(at) - min(at)))
+        axes.set_xlim(min(at) - space, max(at) + space)
+
+
+def _percent(axes: Axes) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.02), min(high, 1.0 + 0.05 * (1.0 - low)))  # no tick above 100 %
+
+
+def _best(history: Sequence[Epoch]) -> int | None:
+    """Place of the lowest validation loss, of the losses that are numbers."""
+    known = [place for place, one in enumerate(history) if math.isfinite(one.val_loss)]
+    return min(known, key=lambda place: history[place].val_loss, default=None)
+
+
+def _cell(count: int) -> tuple[float, float]:
+    """Side of a cell in inches and size of the names in points, for so many classes."""
+    if count <= MOST_WRITTEN:
+        return 0.42, 8.0
+    if count <= 60:
+        return 0.18, 7.0
+    return (0.1 if count <= MOST_NAMED else 20.0 / count), 5.5
+
+
+def _sides(axes: Axes, names: Sequence[str], size: float) -> None:
+    step = math.ceil(len(names) / MOST_NAMED)
+    places = range(0, len(names), step)
+    shown = names[::step]
+    slanted = len(names) <= MOST_WRITTEN
+    level = slanted and all(len(one) <= 4 for one in names)
+    axes.set_xticks(places, shown, fontsize=size, color=INK)
+    axes.set_yticks(places, shown, fontsize=size, color=INK)
+    for label in axes.get_xticklabels():
+        if not level:
+            label.set(
+                rotation=45 if slanted else 90,
+                horizontalalignment="right" if slanted else "center",
+                rotation_mode="anchor" if slanted else "default",
+            )
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted", fontsize=9, color=FAINT)
+    axes.set_ylabel("true", fontsize=9, color=FAINT)
+    if len(names) <= 60:
+        # White lines between the cells, which a larger matrix has no room for.
+        edges = np.arange(len(names) + 1) - 0.5
+        axes.set_xticks(edges, minor=True)
+        axes.set_yticks(edges, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.0)
+        axes.tick_params(which="minor", length=0)
+
+
+def _write_counts(
+    axes: Axes, matrix: NDArray[np.int64], share: NDArray[np.float64], cell: float
+) -> None:
+    digits = len(str(matrix.max(initial=0)))
+    size = min(8.5, 0.85 * cell * 72 / (0.64 * digits))
+    for row, column in np.ndindex(*matrix.shape):
+        pale = matrix[row, column] == 0
+        axes.text(
+            column,
+            row,
+            str(matrix[row, column]),
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if share[row, column] > 0.4 else "#b4bac0" if pale else INK,
+        )
+
+
+def _share_text(value: float, _: object) -> str:
+    return f"{value:.0%}"
+
+
+def _names(classes: Sequence[str]) -> list[str]:
+    """Class names that can be drawn: short, on one line, of letters that a font has.
+
+    One that loses letters gets the number of its class, so that it can be told from others.
+    """
+    longest = 24 if len(classes) <= MOST_WRITTEN else 18
+    has = _drawable()
+    names = []
+    for number, name in enumerate(classes):
+        plain = printable(name).replace("\n", "\\n")
+        drawn = "".join(one if has(one) else "\N{WHITE SQUARE}" for one in plain)
+        if len(drawn) > longest:
+            # Names of one data set differ at either end: husky_siberian, mix_01, mix_02.
+            head = (longest - 1) * 2 // 3
+            drawn = f"{drawn[:head]}\N{HORIZONTAL ELLIPSIS}{drawn[head + 1 - longest :]}"
+        names.append(drawn if "\N{WHITE SQUARE}" not in drawn else f"{drawn} #{number}")
+    return names
+
+
+def _drawable() -> Callable[[str], bool]:
+    """Whether one of the fonts in use has a character."""
+    from matplotlib import font_manager
+
+    faces = [
+        font_manager.get_font(font_manager.findfont(name)).get_charmap() for name in _installed()
+    ]
+    return lambda one: any(ord(one) in face for face in faces)
+
+
+def _installed() -> list[str]:
+    from matplotlib import font_manager
+
+    present = {face.name for face in font_manager.fontManager.ttflist}
+    return [name for name in FONTS if name in present]
+
+
+# matplotlib's settings belong to the process, and a server draws in several threads.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """Matplotlib's own defaults, with `$` and `_` in names taken as they are."""
+    import matplotlib
+
+    with _ONE_AT_A_TIME, matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"text.parse_math": False, "font.family": _installed()})
+        yield
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    # matplotlib would write its own version into the file.
+    figure.savefig(
+        file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.12
+    )
+    return file.getvalue()

@@ -1,0 +1,55 @@
+"""Runs: the folder that a fit leaves behind, and finding the newest one.
+
+head.safetensors   the trained tensors and their card (artifact.py)
+history.csv        one row per epoch
+metrics.json       scores on the validation images, and on the test images if there are any
+options.json       every option, what `auto` became, the folder
+curves.png         loss and accuracy
+confusion.png      which class was taken for which
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from tlkit.errors import RunFolderError
+
+HEAD = "head.safetensors"
+RUNS = Path("runs")
+
+
+def next_free(folder: Path, backbone: str) -> Path:
+    """runs/FOLDER-BACKBONE, with a number behind it from the second on."""
+    base = f"{folder.resolve().name or 'images'}-{backbone}"
+    safe = "".join(one if one.isalnum() or one in "-_." else "_" for one in base)[:100].lstrip(".")
+    for number in itertools.count(1):
+        path = RUNS / (safe if number == 1 else f"{safe}-{number}")
+        if not path.exists():
+            return path
+    raise RuntimeError("unreachable: the count has no end")
+
+
+def newest() -> Path:
+    """The head of the newest run below `runs/`. Raises `RunFolderError`."""
+    heads = list(RUNS.glob(f"*/{HEAD}"))
+    if not heads:
+        raise RunFolderError(
+            "there is no run yet",
+            found=f"no {RUNS}/*/{HEAD} below {Path.cwd()}",
+            expected="a fit",
+            do="run `tlkit fit FOLDER` first, or name a head: --head FILE",
+        )
+    return max(heads, key=lambda path: path.stat().st_mtime_ns)
+
+
+def head_in(path: Path) -> Path:
+    """A head file, given as itself or as its run folder."""
+    return path / HEAD if path.is_dir() else path
+
+
+def as_json(data: Any) -> str:
+    """Indented, with a newline at the end."""
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
