@@ -31,7 +31,7 @@ from tlkit.plugins import Chosen, choose
 from tlkit.report.evaluation import evaluate
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
-from tlkit.train.events import Epoch, Event, Note, Tick
+from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.recipe import plan_of
 from tlkit.train.run import Trained, train
 from tlkit.weights import digest
@@ -87,7 +87,9 @@ def fit_events(
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         test, bad = None, trained.bad
         if parts.test is not None:
-            test, more = yield from _judged(staged / runs.HEAD, trained, card, parts, options)
+            head = Head(card=card, model=trained.cut.model, path=run / runs.HEAD)
+            looking = PredictOptions(device=options.device, workers=options.workers)
+            test, more = yield from evaluate(head, parts.test, looking, what="test")
             bad += more
         _write_report(staged, folder, options, trained, card, validation, test)
     return FitResult(
@@ -125,17 +127,6 @@ def _about(parts: Parts) -> Iterator[Note]:
             if part.left_out:
                 first, count = part.left_out[0], len(part.left_out)
                 yield Note(text=f"{name}: {count} entries are not used; the first: {first}")
-
-
-def _judged(
-    path: Path, trained: Trained, card: Card, parts: Parts, options: FitOptions
-) -> Generator[Tick, None, tuple[Evaluation, tuple[BadImage, ...]]]:
-    """Scores on the folder's own test part."""
-    head = Head(card=card, model=trained.cut.model, path=path)
-    looking = PredictOptions(device=options.device, workers=options.workers)
-    if parts.test is None:
-        raise ValueError("there is no test part")
-    return (yield from evaluate(head, parts.test, looking, what="test"))
 
 
 def _card(

@@ -221,6 +221,11 @@ class FitOptions(Checked):
     val_fraction: float = option(
         0.2, "Share of each class held out where the folder has no val.", above=0.0, max=0.9
     )
+    refit: bool = option(
+        True,
+        "Solve a head once more on training and validation images together, with the penalty that "
+        "the validation images chose; a val folder of your own is never learnt from.",
+    )
     seed: int = option(0, "Decides the split, the augmentation and every random start.", min=0)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
     precision: str = option(

@@ -73,10 +73,11 @@ def test_views_are_averaged_as_probabilities(head, colours):
     )
 
 
-def test_validation_scores_are_those_that_predict_gives(result, colours):
+def test_validation_scores_are_those_that_predict_gives(colours):
     from tlkit.data.folder import scan_parts
     from tlkit.data.split import split
 
+    result = tlkit.fit(colours, backbone="tiny", refit=False)
     val = split(scan_parts(colours), val_fraction=0.2, seed=0).val
     rows = [one.probabilities for one in load(result.head).predict(val.paths)]
     true = np.array(rows)[np.arange(len(val)), val.labels]

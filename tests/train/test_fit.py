@@ -22,7 +22,7 @@ from tlkit.options import FitOptions
 from tlkit.plugins import choose
 from tlkit.steps import Tick, finish
 from tlkit.testing import TINY, make_folder
-from tlkit.train.events import Epoch
+from tlkit.train.events import Epoch, Note
 from tlkit.train.run import train
 
 WAYS = [
@@ -295,7 +295,25 @@ def test_every_option_changes_something(colours):
     from tlkit.options import declared
 
     rest = {one.name for one in declared(FitOptions)} - changes.keys()
-    assert rest == {"backbone", "balance", "device", "workers", "on_bad"}
+    assert rest == {"backbone", "balance", "refit", "device", "workers", "on_bad"}
+
+
+def test_a_refit_learns_from_the_validation_images_and_leaves_their_scores_alone(colours):
+    once, _ = trained(colours, refit=False)
+    twice, events = trained(colours)
+    assert [one.text for one in events if isinstance(one, Note) and "all 24 images" in one.text]
+    assert once.best.val_loss == twice.best.val_loss
+    assert (once.val_probabilities == twice.val_probabilities).all()
+    weight = "head.layers.weight"
+    assert not torch.equal(once.cut.trained_tensors()[weight], twice.cut.trained_tensors()[weight])
+
+
+def test_a_val_folder_of_the_users_is_never_learnt_from(tmp_path):
+    for part, seed in (("train", 0), ("val", 1)):
+        make_folder(tmp_path / "photos" / part, seed=seed)
+    heads = [trained(tmp_path / "photos", refit=refit)[0] for refit in (True, False)]
+    one, other = (head.cut.trained_tensors() for head in heads)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_loss_that_diverges_is_an_error_with_a_way_out(colours):

@@ -10,7 +10,7 @@ from tlkit.model.device import engine
 from tlkit.testing import TINY
 from tlkit.train.bank import Bank
 from tlkit.train.judge import Verdict
-from tlkit.train.probe import STRONGEST, WEAKEST, penalties, solve
+from tlkit.train.probe import STRONGEST, WEAKEST, penalties, resolve, solve
 
 PLAN = Plan(
     weights="default", attach="replace", head="linear", hidden=1, dropout=0.0, pool="keep",
@@ -66,6 +66,20 @@ def test_class_weights_and_smoothing_change_the_solution():
     assert not torch.allclose(
         plain, weights(class_weights=torch.tensor([1.0, 5.0, 1.0])), atol=1e-3
     )
+
+
+def test_solving_on_two_banks_is_solving_on_their_images_however_many_views_each_has():
+    data = bank(views=1)
+    halves = [
+        Bank(values=data.values[part].expand(-1, views, -1), labels=data.labels[part], bad=())
+        for part, views in ((slice(0, 50), 3), (slice(50, 90), 1))
+    ]
+    found = []
+    for banks in ([data], halves):
+        cut = build(TINY, PLAN, 3).cut
+        resolve(cut, engine("cpu", "fp32"), banks, penalty=0.01, class_weights=None, smoothing=0.1)
+        found.append(cut.model.head(data.values[:, 0]).softmax(dim=1))
+    assert torch.allclose(*found, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 20])

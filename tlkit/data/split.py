@@ -22,6 +22,8 @@ class Splits:
     train: Catalog
     val: Catalog
     test: Catalog | None
+    made: bool
+    """Whether tlkit held `val` out itself; False where the folder has one."""
 
 
 def split(parts: Parts, *, val_fraction: float, seed: int) -> Splits:
@@ -32,7 +34,7 @@ def split(parts: Parts, *, val_fraction: float, seed: int) -> Splits:
     """
     _refuse_small(parts)
     if parts.val is not None:
-        return Splits(train=parts.train, val=parts.val, test=parts.test)
+        return Splits(train=parts.train, val=parts.val, test=parts.test, made=False)
     held_out = []
     for label in range(len(parts.train.classes)):
         members = np.flatnonzero(parts.train.labels == label)
@@ -42,7 +44,9 @@ def split(parts: Parts, *, val_fraction: float, seed: int) -> Splits:
         held_out.append(members[order[:count]])
     val = np.sort(np.concatenate(held_out))
     train = np.setdiff1d(np.arange(len(parts.train)), val)
-    return Splits(train=parts.train.take(train), val=parts.train.take(val), test=parts.test)
+    return Splits(
+        train=parts.train.take(train), val=parts.train.take(val), test=parts.test, made=True
+    )
 
 
 def _refuse_small(parts: Parts) -> None:

@@ -187,7 +187,6 @@ def epochs(
 ) -> Iterator[Tick | Epoch]:
     """Train; after each `Epoch` the model holds its tensors. Raises where the loss diverges."""
     steps = options.epochs * feed.steps
-    weights = None if class_weights is None else class_weights.to(engine.device)
     step = 0
     for number in range(1, options.epochs + 1):
         started = time.perf_counter()
@@ -199,7 +198,9 @@ def epochs(
             with drawn(options.seed, "step", step), torch.enable_grad():
                 optimizer.zero_grad()
                 logits = engine.run(feed.module, inputs)
-                loss = loss_of(logits, labels.to(engine.device), weights, options.label_smoothing)
+                loss = loss_of(
+                    logits, labels.to(engine.device), class_weights, options.label_smoothing
+                )
                 loss.backward()
                 optimizer.step()
             total += float(loss.detach()) * len(labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -51,9 +51,7 @@ def solve(
     smoothing: float,
 ) -> Iterator[Epoch]:
     """Solve the head for `path` penalties; after each record the head holds that solution."""
-    scale, layer = cut.model.head.get_submodule("scale"), cut.model.head.get_submodule("layers")
-    if not isinstance(layer, nn.Linear):
-        raise TypeError("the recipe gives lbfgs linear heads only")
+    scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
     with torch.no_grad():
         inputs = scale(train.values.flatten(0, 1).to(engine.device))
         labels = train.labels.repeat_interleave(train.views).to(engine.device)
@@ -74,6 +72,36 @@ def solve(
             val_balanced_accuracy=val.balanced_accuracy,
             wall_s=time.perf_counter() - started,
         )
+
+
+def resolve(
+    cut: Cut,
+    engine: Engine,
+    banks: Sequence[Bank],
+    *,
+    penalty: float,
+    class_weights: Tensor | None,
+    smoothing: float,
+) -> None:
+    """Solve the head again for one penalty, on all banks together; every image counts alike."""
+    scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
+    inputs, labels, weights = [], [], []
+    for bank in banks:
+        inputs.append(bank.values.flatten(0, 1))
+        labels.append(bank.labels.repeat_interleave(bank.views))
+        weights.append(torch.full((len(labels[-1]),), 1 / bank.views))
+    with torch.no_grad(), _threads_for(sum(map(torch.numel, inputs)) * layer.out_features):
+        every = torch.cat(labels).to(engine.device)
+        each = torch.cat(weights).to(engine.device)
+        targets = _targets(every, layer.out_features, class_weights, smoothing, each)
+        _minimise(layer, scale(torch.cat(inputs).to(engine.device)), targets, penalty)
+
+
+def _linear(cut: Cut) -> nn.Linear:
+    layer = cut.model.head.get_submodule("layers")
+    if not isinstance(layer, nn.Linear):
+        raise TypeError("the recipe gives lbfgs linear heads only")
+    return layer
 
 
 def _minimise(
@@ -131,9 +159,18 @@ def _threads_for(products: int) -> Iterator[None]:
 
 
 def _targets(
-    labels: Tensor, classes: int, class_weights: Tensor | None, smoothing: float
+    labels: Tensor,
+    classes: int,
+    class_weights: Tensor | None,
+    smoothing: float,
+    each: Tensor | None = None,
 ) -> Tensor:
-    """(N,) -> (N, C): what multiplies -log p, so that the sum is torch's cross-entropy."""
+    """(N,) -> (N, C): what multiplies -log p, so that the sum is torch's cross-entropy.
+
+    `each` (N,) weighs the rows; None means all alike.
+    """
     weights = torch.ones(classes, device=labels.device) if class_weights is None else class_weights
+    rows = weights[labels] if each is None else weights[labels] * each
     hard = torch.nn.functional.one_hot(labels, classes) * (1 - smoothing)
-    return (hard + smoothing / classes) * weights / weights[labels].sum()
+    soft = (hard + smoothing / classes) * weights
+    return (soft if each is None else soft * each[:, None]) / rows.sum()

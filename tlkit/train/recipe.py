@@ -24,6 +24,8 @@ class Recipe:
 
     optimizer: str
     augment: str
+    refit: bool
+    """Whether the head is solved once more on all images when its penalty is chosen."""
     reasons: tuple[str, ...]
 
 
@@ -41,10 +43,12 @@ def plan_of(options: FitOptions) -> Plan:
     )
 
 
-def recipe_for(options: FitOptions, cut: Cut, *, images: int, bytes_each: int) -> Recipe:
+def recipe_for(
+    options: FitOptions, cut: Cut, *, images: int, bytes_each: int, own_val: bool
+) -> Recipe:
     """Resolve `auto`. `bytes_each` is what the bank holds of one view of one image.
 
-    Raises `OptionError` where lbfgs is asked for and cannot work.
+    `own_val` says that the folder has a val part of its own. Raises `OptionError` where lbfgs is asked for and cannot work.
     """
     reasons = []
     convex = cut.head_only and cut.has_bank and plan_of(options).kind.convex
@@ -78,7 +82,8 @@ def recipe_for(options: FitOptions, cut: Cut, *, images: int, bytes_each: int) -
             "standard": "every epoch sees new crops and colours",
         }[augment]
         reasons.append(f"augment {augment}: {why}")
-    return Recipe(optimizer=optimizer, augment=augment, reasons=tuple(reasons))
+    refit = options.refit and optimizer == "lbfgs" and not own_val
+    return Recipe(optimizer=optimizer, augment=augment, refit=refit, reasons=tuple(reasons))
 
 
 def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int | None) -> None:

@@ -36,7 +36,7 @@ from tlkit.train.loop import (
     optimizer_for,
     readable,
 )
-from tlkit.train.probe import solve
+from tlkit.train.probe import resolve, solve
 from tlkit.train.recipe import Recipe, plan_of, recipe_for, refuse_idle
 from tlkit.weights import Weights
 
@@ -51,11 +51,11 @@ class Trained:
     recipe: Recipe
     history: tuple[Epoch, ...]
     best: Epoch
-    """The epoch whose tensors the model holds: the one of the lowest validation loss."""
+    """The epoch of the lowest validation loss; the model holds its tensors, or the refit's."""
     train_images: int
     val_labels: NDArray[np.int64]
     val_probabilities: NDArray[np.float64]
-    """(N, C), the best epoch's on the validation images that could be read."""
+    """(N, C), the best epoch's on the validation images that could be read, before any refit."""
     bad: tuple[BadImage, ...]
 
 
@@ -69,8 +69,8 @@ class _Course:
     val_logits: Callable[[], Tensor]
     """(N, C) of the model as it is now."""
     bad: tuple[BadImage, ...]
-    bank: Bank | None
-    """The training bank, where there is one."""
+    banks: tuple[Bank, Bank] | None
+    """Training and validation, where there are banks."""
 
     def judge(self) -> Verdict:
         """How good the model is now."""
@@ -88,7 +88,11 @@ def train(
     built = build(backbone, plan_of(options), len(splits.train.classes))
     cut = built.cut
     recipe = recipe_for(
-        options, cut, images=len(splits.train), bytes_each=_stored_bytes(cut) if cut.has_bank else 0
+        options,
+        cut,
+        images=len(splits.train),
+        bytes_each=_stored_bytes(cut) if cut.has_bank else 0,
+        own_val=not splits.made,
     )
     augment = augmentation(recipe.augment, cut.model.spec, options.seed)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
@@ -100,6 +104,9 @@ def train(
     else:
         course = yield from _from_images(options, cut, chosen_engine, splits, augment)
     history, best = yield from _keep_best(options, cut, chosen_engine, course, recipe)
+    probabilities = course.val_logits().double().softmax(dim=1).numpy()
+    if recipe.refit:
+        yield from _refit(options, cut, chosen_engine, course, best)
     return Trained(
         cut=cut,
         engine=chosen_engine,
@@ -109,7 +116,7 @@ def train(
         best=best,
         train_images=len(course.train_labels),
         val_labels=course.val_labels.numpy(),
-        val_probabilities=course.val_logits().double().softmax(dim=1).numpy(),
+        val_probabilities=probabilities,
         bad=course.bad,
     )
 
@@ -147,7 +154,7 @@ def _from_bank(
         val_labels=val.labels,
         val_logits=lambda: bank_logits(cut, chosen, val),
         bad=bad,
-        bank=train,
+        banks=(train, val),
     )
 
 
@@ -184,7 +191,7 @@ def _from_images(
             cut, chosen, val, batch=options.batch, workers=options.workers
         ),
         bad=tuple(bad),
-        bank=None,
+        banks=None,
     )
 
 
@@ -199,15 +206,12 @@ def _keep_best(
     options: FitOptions, cut: Cut, chosen: Engine, course: _Course, recipe: Recipe
 ) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
     """Train, and leave the model with the tensors of the epoch that was best."""
-    counts = np.bincount(course.train_labels.numpy())
-    weights = balanced_weights(counts) if options.balance == "classes" else None
+    weights = _class_weights(options, chosen, course.train_labels)
     records: Iterator[Tick | Epoch]
-    if recipe.optimizer == "lbfgs" and course.bank is not None:
+    if recipe.optimizer == "lbfgs" and course.banks is not None:
         records = solve(
-            cut, chosen, course.bank, course.judge,
-            path=options.epochs,
-            class_weights=None if weights is None else weights.to(chosen.device),
-            smoothing=options.label_smoothing,
+            cut, chosen, course.banks[0], course.judge,
+            path=options.epochs, class_weights=weights, smoothing=options.label_smoothing,
         )  # fmt: skip
     else:
         records = epochs(
@@ -231,3 +235,29 @@ def _keep_best(
             tensor.copy_(kept[name])
     cut.training(False)
     return history, best
+
+
+def _refit(
+    options: FitOptions, cut: Cut, chosen: Engine, course: _Course, best: Epoch
+) -> Iterator[Note]:
+    """Let the head learn from the validation images too, now that they have chosen."""
+    if course.banks is None:
+        return
+    labels = torch.cat([bank.labels for bank in course.banks])
+    resolve(
+        cut, chosen, course.banks,
+        penalty=best.rate,
+        class_weights=_class_weights(options, chosen, labels),
+        smoothing=options.label_smoothing,
+    )  # fmt: skip
+    yield Note(
+        text=f"solved once more on all {len(labels)} images with the penalty {best.rate:.2g}; "
+        "the validation scores are those from before"
+    )
+
+
+def _class_weights(options: FitOptions, chosen: Engine, labels: Tensor) -> Tensor | None:
+    """(C,) for --balance classes; None where every image counts alike."""
+    if options.balance == "none":
+        return None
+    return balanced_weights(np.bincount(labels.numpy())).to(chosen.device)

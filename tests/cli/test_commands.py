@@ -1,0 +1,202 @@
+"""What the commands print, write and return."""
+
+import csv
+import json
+
+import pytest
+
+from tlkit.classifier import load
+from tlkit.data.folder import scan
+from tlkit.testing import make_folder
+
+
+def test_fit_prints_epochs_and_scores_and_says_where_the_head_is(run, colours):
+    result = run("fit", colours, "--backbone", "tiny", "--epochs", "3")
+    assert result.exit_code == 0, result.output
+    assert (
+        len([one for one in result.stdout.splitlines() if "%" in one and one.split()[0] in "123"])
+        == 3
+    )
+    assert "validation" in result.stdout
+    assert "runs/" in result.stdout
+    assert "optimizer lbfgs" in result.stderr
+
+
+def test_fit_takes_every_option_that_python_takes(run, colours):
+    result = run(
+        "fit", colours, "--backbone", "tiny", "--attach", "append", "--head", "mlp", "--hidden", 9,
+    rows = [one.split() for one in result.stdout.splitlines() if "%" in one]
+    assert sum(one[0] in ("1", "2", "3") for one in rows) == 3
+        "--lr", 0.01, "--weight-decay", 0, "--label-smoothing", 0.1, "--balance", "classes",
+        "--seed", 3, "--device", "cpu", "--precision", "fp32", "--augment", "light", "--views", 2,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    plan = load().card.plan
+    assert (plan["attach"], plan["head"], plan["hidden"], plan["freeze"], plan["seed"]) == (
+        "append", "mlp", 9, "to:stage1", 3,
+    )  # fmt: skip
+
+
+def test_predict_takes_the_newest_run_and_shows_every_image(run, colours):
+    assert run("fit", colours, "--backbone", "tiny").exit_code == 0
+    result = run("predict", colours / "red", "--tta")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count(".png") == 8
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("to_file", [True, False])
+def test_every_format_holds_what_python_predicts(run, colours, fitted, tmp_path, form, to_file):
+    if form == "parquet" and not to_file:
+        pytest.skip("parquet is no text: it always goes to a file, which test_bad_input.py checks")
+    words = ["predict", colours, "--head", fitted, "--format", form, "--top", 2]
+    out = tmp_path / f"out.{form}"
+    result = run(*words, *(["--out", out] if to_file else []))
+    assert result.exit_code == 0, result.output
+    text = out.read_bytes() if to_file else result.stdout_bytes
+    if form == "csv":
+        rows = list(csv.DictReader(text.decode().splitlines()))
+        given = [(one["path"], one["class_1"], float(one["probability_1"])) for one in rows]
+    elif form == "jsonl":
+        rows = [json.loads(line) for line in text.decode().splitlines()]
+        given = [
+            (one["path"], one["top"][0]["class"], one["top"][0]["probability"]) for one in rows
+        ]
+    else:
+        from pyarrow import parquet
+
+        rows = parquet.read_table(out).to_pylist()
+        given = [(one["path"], one["class_1"], one["probability_1"]) for one in rows]
+    wanted = [(str(one.path), *one.top(1)[0]) for one in load(fitted).predict(colours)]
+    assert [one[:2] for one in given] == [one[:2] for one in wanted]
+    assert [one[2] for one in given] == pytest.approx([one[2] for one in wanted])
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl", "parquet"])
+def test_an_unreadable_file_is_reported_and_the_status_says_so(run, fitted, tmp_path, form):
+    folder = make_folder(tmp_path / "photos", per_class=1)
+    (folder / "red" / "odd\nname.png").write_text("no image")
+    result = run("predict", folder, "--head", fitted, "--format", form, "--out", tmp_path / "out")
+    assert result.exit_code == 1, result.output
+    assert r"odd\nname.png: not an image" in result.stderr.replace("\\\\", "\\").replace(
+        "\n", r"\n"
+    )
+    assert "1 of 4" in result.stderr
+    if form == "jsonl":
+        lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+        assert [("error" in one) for one in lines] == [False, False, False, True]
+
+
+def test_patterns_are_searched_for_also_when_the_shell_does_not(run, colours, fitted):
+    result = run("predict", colours / "re*" / "00[12].png", "--head", fitted, "--format", "jsonl")
+    assert len(result.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "views"),
+    [
+        (["--tta", "PATH"], 2),
+        (["PATH", "--tta"], 2),
+        (["PATH", "--tta", "ten"], 10),
+        (["--tta", "five", "PATH"], 5),
+        (["--tta", "--batch", "4", "PATH"], 2),
+        (["PATH", "--tta", "multi", "--scales", "32,40", "--grid", "2", "--no-mirror"], 8),
+        (["PATH"], 1),
+    ],
+)
+def test_tta_may_stand_alone_before_or_after_the_paths(
+    run, colours, fitted, monkeypatch, words, views
+):
+    import tlkit.predict.run as module
+
+    seen = []
+    real = module.views_of
+    monkeypatch.setattr(module, "views_of", lambda *a: seen.append(real(*a)) or seen[-1])
+    path = str(colours / "red" / "000.png")
+    result = run("predict", *[path if one == "PATH" else one for one in words], "--head", fitted)
+    assert result.exit_code == 0, result.output
+    assert len(seen[0]) == views
+
+
+def test_evaluate_shows_plain_and_views_side_by_side_and_writes_json(
+    run, colours, fitted, tmp_path
+):
+    result = run(
+        "evaluate", colours, "--head", fitted, "--tta", "ten", "--json", tmp_path / "s.json"
+    )
+    assert result.exit_code == 0, result.output
+    assert "plain" in result.stdout
+    assert "ten" in result.stdout
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert set(scores) == {"plain", "ten"}
+    assert scores["plain"]["accuracy"] == load(fitted).evaluate(colours).accuracy
+    for name in scan(colours).classes:
+        assert name in result.stdout
+
+
+def test_evaluate_of_a_folder_with_parts_takes_test(run, fitted, tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        make_folder(tmp_path / "photos" / part, per_class=count)
+    result = run("evaluate", tmp_path / "photos", "--head", fitted, "--json", tmp_path / "s.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "s.json").read_text())["plain"]["images"] == 6
+
+
+def test_many_classes_show_the_pairs_most_often_confused(run, tmp_path):
+    folder = make_folder(
+        tmp_path / "photos", classes=[f"hue{i:02d}" for i in range(14)], per_class=3
+    )
+    assert run("fit", folder, "--backbone", "tiny", "--epochs", "1").exit_code == 0
+    result = run("evaluate", folder)
+    assert result.exit_code == 0, result.output
+    assert "top-5" in result.stdout
+
+
+def test_backbones_lists_all_and_shows_one(run):
+    result = run("backbones")
+    names = [line.split()[0] for line in result.stdout.splitlines() if line.strip()]
+    for wanted in (
+        "vgg16_bn",
+        "resnet152",
+        "densenet201",
+        "inception_v3",
+        "googlenet",
+        "timm/NAME",
+    ):
+        assert wanted in names
+    assert names.index("vgg11") < names.index("vgg16") < names.index("vgg19_bn")
+    one = run("backbones", "tiny").stdout
+    assert "seeded (default)" in one
+    assert "stage2" in one
+    assert "Apache-2.0" in one
+
+
+def test_backbones_can_be_searched_for_in_the_families_too(run):
+    result = run("backbones", "--find", "convnext_att")
+    assert result.exit_code == 0
+    assert "timm/convnext_atto" in result.stdout
+    assert "vgg16" not in result.stdout
+
+
+def test_plugins_shows_each_distribution_and_that_it_loads(run):
+    result = run("plugins")
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if "tlkit-tiny" in line and "loads" in line]
+
+
+def test_sample_digits_are_an_image_folder_that_can_be_fitted(run):
+    assert run("sample", "digits", "digits").exit_code == 0
+    result = run("fit", "digits", "--backbone", "tiny", "--epochs", "2")
+    assert result.exit_code == 0, result.output
+    assert "test" in result.stdout
+
+
+def test_an_interrupted_fit_says_so_and_leaves_nothing(run, colours, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tlkit.fitting.curves", interrupt)
+    result = run("fit", colours, "--backbone", "tiny", "--out", tmp_path / "mine")
+    assert result.exit_code == 130
+    assert "stopped" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,130 @@
+"""House law, executed: rooms are described, doors lead somewhere, the start is light."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+import tlkit
+from tlkit.options import FitOptions, PredictOptions, declared
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(path for folder in ("tlkit", "plugins") for path in (ROOT / folder).rglob("*.py"))
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_its_room_is(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text
+    assert len(text.splitlines()[0]) > 20
+
+
+def test_every_exported_name_is_there_and_nothing_else_is_promised():
+    for name in tlkit.__all__:
+        assert getattr(tlkit, name) is not None
+    assert sorted(tlkit.__all__) == sorted([*tlkit._WHERE, "__version__"])
+    assert set(tlkit.__all__) <= set(dir(tlkit))
+    with pytest.raises(AttributeError, match="nothing"):
+        tlkit.nothing  # noqa: B018
+
+
+def modules_after(code):
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import tlkit",
+        "import tlkit.cli",
+        "import tlkit.plugins; tlkit.plugins.find()",
+        "from click.testing import CliRunner; import tlkit.cli\n"
+        "assert 'fit' in CliRunner().invoke(tlkit.cli.main, ['--help']).output\n"
+        "assert '--freeze' in CliRunner().invoke(tlkit.cli.main, ['fit', '--help']).output",
+    ],
+)
+def test_the_start_is_light(code):
+    loaded = modules_after(code)
+    heavy = {
+        "torch",
+        "torchvision",
+        "timm",
+        "albumentations",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "cv2",
+        "numpy",
+    }
+    assert not heavy & loaded
+    assert not [one for one in loaded if one.startswith("tlkit_")]
+
+
+def test_choosing_a_backbone_imports_that_plugin_and_no_other():
+    loaded = modules_after("import tlkit.plugins; tlkit.plugins.choose('vgg16')")
+    assert "tlkit_vgg" in loaded
+    assert not {"tlkit_resnet", "tlkit_timm", "tlkit_lite", "torch"} & loaded
+
+
+def test_predicting_needs_nothing_of_training():
+    code = (
+        "class Gone:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.startswith('tlkit.train'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Gone())\n"
+        "import tlkit.classifier, tlkit.predict.run, tlkit.report.evaluation"
+    )
+    assert not [one for one in modules_after(code) if one.startswith("tlkit.train")]
+
+
+def test_the_version_is_the_newest_in_the_changelog():
+    first = next(
+        line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")
+    )
+    assert first.split()[1].strip("[]") == tlkit.__version__
+
+
+@pytest.mark.parametrize("record", [FitOptions, PredictOptions])
+def test_every_option_stands_in_the_readme(record):
+    missing = [one.flag for one in declared(record) if f"`{one.flag}" not in README]
+    assert missing == []
+
+
+def test_every_command_stands_in_the_readme():
+    from tlkit.cli import main
+
+    assert [name for name in main.commands if f"tlkit {name}" not in README] == []
+
+
+def test_every_distributed_plugin_is_built_and_under_the_import_law():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    there = {path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py")}
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert {one.removeprefix("plugins/") for one in packages} - {"tlkit"} == there
+    assert set(project["tool"]["importlinter"]["root_packages"]) - {"tlkit"} == there
+
+
+def test_no_error_leaves_the_package_that_does_not_say_what_to_do():
+    """Only `TlkitError`s are raised on purpose; other exceptions mark what cannot happen."""
+    allowed = {"AttributeError", "RuntimeError", "TypeError", "Unreadable", "KeyboardInterrupt"}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                name = getattr(node.exc.func, "id", getattr(node.exc.func, "attr", ""))
+                ours = name.endswith("Error") and hasattr(__import__("tlkit.errors").errors, name)
+                local = name.startswith("_") or name[0].islower() or name == "kind"
+                assert ours or local or name in allowed | {"UnknownName"}, f"{path}: {name}"

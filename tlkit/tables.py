@@ -1,0 +1,66 @@
+"""Tables: what can be chosen, as Markdown, made from the code itself.
+
+The README's generated parts are these; `make lint` fails when they no longer agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tlkit.backbone import Backbone, Family
+from tlkit.data.transforms import PRESETS
+from tlkit.model.heads import HEADS
+from tlkit.options import Checked, declared
+from tlkit.plugins import find, load
+from tlkit.predict.tta import POLICIES
+
+
+def backbones(distribution: str = "tlkit") -> str:
+    """The backbones and families that a distribution brings."""
+    rows = []
+    for one in find():
+        record = load(one)
+        if one.distribution == distribution and isinstance(record, Backbone | Family):
+            name = f"{one.name}/NAME" if one.is_family else one.name
+            rows.append((f"`{name}`", f"`{one.module}`", record.about))
+    return markdown(("backbone", "plugin", "what it is"), rows)
+
+
+def heads() -> str:
+    """`model.heads.HEADS`"""
+    uses = {
+        name: ", ".join(f"`--{use}`" for use in sorted(kind.uses)) for name, kind in HEADS.items()
+    }
+    rows = [(f"`{name}`", kind.about, uses[name]) for name, kind in HEADS.items()]
+    return markdown(("head", "layers", "options"), rows)
+
+
+def policies() -> str:
+    """`predict.tta.POLICIES`"""
+    return markdown(
+        ("policy", "views"), [(f"`{name}`", policy.about) for name, policy in POLICIES.items()]
+    )
+
+
+def presets() -> str:
+    """`data.transforms.PRESETS`"""
+    return markdown(
+        ("preset", "what it does"), [(f"`{name}`", one.about) for name, one in PRESETS.items()]
+    )
+
+
+def options(record: type[Checked]) -> str:
+    """The options of a record."""
+    rows = []
+    for one in declared(record):
+        flag = f"{one.flag}` / `--no-{one.flag[2:]}" if one.type is bool else one.flag
+        rows.append((f"`{flag}`", f"`{one.default}`", one.allowed, one.limits.help))
+    return markdown(("option", "default", "allowed", "meaning"), rows)
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in one) + " |" for one in lines
+    )
