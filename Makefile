@@ -22,7 +22,7 @@ demo: $(READY)  ## fit, evaluate and predict on a sample folder, offline
 	rm -rf .demo && mkdir .demo
 	cd .demo && ../$(BIN)/tlkit sample digits digits
 	cd .demo && ../$(BIN)/tlkit fit digits
-	cd .demo && ../$(BIN)/tlkit predict digits/test/7/*.png --tta
+	cd .demo && ../$(BIN)/tlkit predict digits/test/7/*.png
 
 test: $(READY)  ## run every test
 	$(BIN)/python -m pytest
