@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tlkit.testing import make_folder
+
+# No deadline: a slow machine is no defect. No database: a failure is printed, to be repeated.
+settings.register_profile("tlkit", deadline=None, database=None, print_blob=True)
+settings.load_profile("tlkit")
 
 
 @pytest.fixture(scope="session", autouse=True)

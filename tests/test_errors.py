@@ -67,6 +67,7 @@ def test_no_part_of_an_error_lets_a_control_character_through(part, bad):
     text.encode("utf-8")
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=[])))
 def test_printable_text_can_be_encoded_holds_no_control_and_does_not_change_again(text):
     shown = printable(text)
@@ -116,7 +117,7 @@ def test_what_else_may_be_named_is_told_with_the_list_and_without_one():
     assert unknown([], "b", "thing", also=", or a file").expected == "none is known, or a file"
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5))
 def test_the_nearest_to_a_known_name_is_that_name_whatever_the_case_of_its_letters(known):
     assert nearest(known[0], known).lower() == known[0].lower()

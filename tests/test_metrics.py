@@ -89,7 +89,7 @@ def test_the_five_likeliest_are_asked_of_classes_that_do_not_occur_too():
     assert one.top5 == 0.5
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_the_interval_is_wilsons_and_contains_the_accuracy(right, wrong):
     count = right + wrong

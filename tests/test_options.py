@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlkit.errors import OptionError, UnknownName
@@ -67,6 +67,7 @@ def test_what_stands_at_a_limit_is_allowed(kind, one):
         assert getattr(kind(**{one.name: value}), one.name) == value
 
 
+@settings(deadline=None)
 @given(st.integers(), st.floats())
 def test_a_number_is_taken_exactly_when_it_lies_within_the_limits(count, rate):
     fits = 1 <= count <= 9 and 0 < rate <= 2

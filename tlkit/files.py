@@ -49,13 +49,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, replace: str = "") -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path` when the block ends without an error.
 
-    Raises `RunFolderError` at once if `path` holds anything and `overwrite` is not given;
-    `DiskError` where the disk refuses.
+    `replace` names a file: a folder that holds it may be replaced. Raises `RunFolderError` at once
+    if `path` holds anything else; `DiskError` where the disk refuses.
     """
-    refuse_occupied(path, overwrite=overwrite)
+    refuse_occupied(path, replace=replace)
     staged = _beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield staged
             old = _beside(path)
             if path.exists():
-                refuse_occupied(path, overwrite=overwrite)
+                refuse_occupied(path, replace=replace)
                 path.rename(old)
             try:
                 staged.rename(path)
@@ -77,8 +77,8 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def refuse_occupied(path: Path, *, overwrite: bool) -> None:
-    """Raise `RunFolderError` where something is in the way."""
+def refuse_occupied(path: Path, *, replace: str = "") -> None:
+    """Raise `RunFolderError` where something is in the way that is not to be replaced."""
     if Path.cwd().is_relative_to(os.path.realpath(path)):
         raise RunFolderError(
             f"{path} cannot become a new folder",
@@ -86,14 +86,16 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
             expected="a new or empty folder elsewhere, which can be renamed",
             do="name a folder inside this one, such as ./new",
         )
-    if not path.exists() or (path.is_dir() and (overwrite or not any(path.iterdir()))):
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if replace and (path / replace).is_file():
         return
     raise RunFolderError(
         f"{path} is there already",
         found="a folder that is not empty" if path.is_dir() else "a file",
         expected="a new or empty folder",
         do="choose another place"
-        + ("; `tlkit fit --overwrite` replaces a run folder" if path.is_dir() else ""),
+        + ("; --overwrite replaces a run folder, and nothing else" if path.is_dir() else ""),
     )
 
 

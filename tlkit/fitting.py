@@ -74,7 +74,9 @@ def fit_events(
     folder = Path(folder)
     _refuse_early(options)
     run = runs.next_free(folder, options.backbone) if out is None else Path(out)
-    refuse_occupied(run, overwrite=overwrite)
+    replace = runs.HEAD if overwrite else ""
+    refuse_occupied(run, replace=replace)
+    runs.refuse_among_photos(run, folder)
     chosen = choose(options.backbone)
     parts = scan_parts(folder)
     yield from _about(parts)
@@ -83,7 +85,7 @@ def fit_events(
     )
     validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
     card = _card(options, chosen, trained, parts, validation)
-    with new_folder(run, overwrite=overwrite) as staged:
+    with new_folder(run, replace=replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         test, bad = None, trained.bad
         if parts.test is not None:

@@ -119,10 +119,18 @@ class Checked:
         if idle:
             raise OptionError(
                 "an option would be ignored",
-                found=", ".join(f"--{one.replace('_', '-')} {getattr(self, one)}" for one in idle),
+                found=", ".join(_as_typed(one, getattr(self, one)) for one in idle),
                 expected=because,
                 do="leave it out, or change what makes it idle",
             )
+
+
+def _as_typed(name: str, value: Any) -> str:
+    """--no-mirror, --grid 3"""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"
 
 
 def declared(record: type[Checked]) -> Iterator[Declared]:

@@ -11,6 +11,7 @@ commas; set but empty, no plugin at all.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -54,6 +55,7 @@ class Broken:
 
     found: Found
     reason: str
+    cause: BaseException | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,8 @@ def find() -> tuple[Found, ...]:
                 version=distribution.version if distribution else "(unknown)",
                 entry=entry,
             )
-            if wanted is None or wanted & {one.distribution, one.module.partition(".")[0]}:
+            names = {_canonical(one.distribution), _canonical(one.module.partition(".")[0])}
+            if wanted is None or wanted & names:
                 found.append(one)
     unique = {(one.group, one.name, one.value, one.distribution): one for one in found}
     return tuple(sorted(unique.values(), key=lambda one: (one.is_family, natural(one.name))))
@@ -88,7 +91,14 @@ def find() -> tuple[Found, ...]:
 def _limit() -> set[str] | None:
     """The names in TLKIT_PLUGINS, or None where it is not set."""
     given = os.environ.get("TLKIT_PLUGINS")
-    return None if given is None else {one.strip() for one in given.split(",")} - {""}
+    if given is None:
+        return None
+    return {_canonical(one.strip()) for one in given.split(",") if one.strip()}
+
+
+def _canonical(name: str) -> str:
+    """A distribution's name as installers compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def natural(name: str) -> tuple[tuple[int, str | int], ...]:
@@ -113,7 +123,7 @@ def load(found: Found) -> Backbone | Family | Broken:
     try:
         record = found.entry.load()
     except (Exception, SystemExit) as error:  # a stranger's import may raise anything
-        return Broken(found=found, reason=f"{type(error).__name__}: {error}")
+        return Broken(found=found, reason=f"{type(error).__name__}: {error}", cause=error)
     if not isinstance(record, wanted):
         return Broken(
             found=found,
@@ -154,7 +164,7 @@ def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:
     (found,) = matches
     record = load(found)
     if isinstance(record, Broken):
-        raise _broken(record)
+        raise _broken(record) from record.cause
     if isinstance(record, Family):
         try:
             record = record.backbone(member)

@@ -32,6 +32,21 @@ def next_free(folder: Path, backbone: str) -> Path:
     raise RuntimeError("unreachable: the count has no end")
 
 
+def refuse_among_photos(run: Path, folder: Path) -> None:
+    """Raise `RunFolderError` for a run folder in the photo folder, or around it.
+
+    In it, the plots would be a class at the next fit; around it, --overwrite would take the photos.
+    """
+    one, other = run.resolve(), folder.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise RunFolderError(
+            "the run folder and the photo folder are one inside the other",
+            found=f"run folder {one}, photos {other}",
+            expected="a run folder elsewhere",
+            do=f"name one: --out {other.parent / 'runs' / other.name}",
+        )
+
+
 def newest() -> Path:
     """The head of the newest run below `runs/`. Raises `RunFolderError`."""
     heads = list(RUNS.glob(f"*/{HEAD}"))

@@ -12,6 +12,7 @@ torch is imported inside functions, so that plugins can declare their sets witho
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -303,7 +304,7 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     if choice == "none":
         return Weights(name="none", input=first.input, licence="", classes=None, state=None)
     if choice not in table and looks_like_file(choice):
-        path = Path(choice).expanduser()
+        path = Path(os.path.expanduser(choice))
         return Weights(
             name="file",
             input=first.input,
@@ -323,9 +324,8 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
 
 def looks_like_file(choice: str) -> bool:
     """Whether a weights choice is meant as a path: by its ending, a separator, or being one."""
-    path = Path(choice).expanduser()
     endings = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-    return path.suffix in endings or "/" in choice or "\\" in choice or path.is_file()
+    return choice.endswith(endings) or "/" in choice or "\\" in choice or os.path.isfile(choice)
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -209,12 +209,27 @@ def test_a_folder_that_is_not_empty_is_never_overwritten_in_silence(colours, tmp
     run = tmp_path / "run"
     run.mkdir()
     (run / "precious.txt").write_text("mine")
-    with pytest.raises(RunFolderError):
-        tlkit.fit(colours, backbone="tiny", out=run)
+    for overwrite in (False, True):
+        with pytest.raises(RunFolderError):
+            tlkit.fit(colours, backbone="tiny", out=run, overwrite=overwrite)
     assert [one.name for one in run.iterdir()] == ["precious.txt"]
-    tlkit.fit(colours, backbone="tiny", out=run, overwrite=True)
-    assert (run / "head.safetensors").exists()
-    assert not (run / "precious.txt").exists()
+    (run / "precious.txt").unlink()
+    first = tlkit.fit(colours, backbone="tiny", out=run).head.read_bytes()
+    with pytest.raises(RunFolderError):
+        tlkit.fit(colours, backbone="tiny", out=run, seed=1)
+    assert (run / "head.safetensors").read_bytes() == first
+    tlkit.fit(colours, backbone="tiny", out=run, seed=1, overwrite=True)
+    assert (run / "head.safetensors").read_bytes() != first
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/red", "photos/run", "."])
+def test_photos_are_never_in_the_way_of_a_run_folder(tmp_path, out):
+    folder = make_folder(tmp_path / "photos")
+    before = sorted(tmp_path.rglob("*"))
+    for overwrite in (False, True):
+        with pytest.raises(RunFolderError):
+            tlkit.fit(folder, backbone="tiny", out=out, overwrite=overwrite)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_an_unreadable_image_ends_the_fit_with_its_name_and_leaves_nothing(tmp_path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,19 +138,22 @@ def scan(folder: Path) -> Catalog:
 def scan_parts(folder: Path) -> Parts:
     """The parts of a data folder.
 
-    It has parts if it holds a `train` folder of class folders. A folder called train that holds
-    images itself is a class like any other (of a data set of vehicles, say).
+    It has parts if it holds a `train` folder with folders in it. A folder called train with nothing
+    but images is a class like any other (of a data set of vehicles, say).
     """
     _must_be_folder(folder)
     train = _part(folder, TRAIN)
     if train is None:
         return Parts(train=scan(folder), val=None, test=None)
     learn = scan(train)
-    others = []
-    for names in (VAL, TEST):
-        part = _part(folder, names)
-        others.append(None if part is None else scan(part).relabel(learn.classes))
-    return Parts(train=learn, val=others[0], test=others[1])
+    val, test = _part(folder, VAL), _part(folder, TEST)
+    used = {part.name for part in (train, val, test) if part is not None}
+    beside = tuple(f"beside train: {one.name}" for one in _entries(folder) if one.name not in used)
+    return Parts(
+        train=replace(learn, left_out=learn.left_out + beside),
+        val=None if val is None else scan(val).relabel(learn.classes),
+        test=None if test is None else scan(test).relabel(learn.classes),
+    )
 
 
 def scan_for_judging(folder: Path) -> Catalog:

@@ -48,7 +48,8 @@ def recipe_for(
 ) -> Recipe:
     """Resolve `auto`. `bytes_each` is what the bank holds of one view of one image.
 
-    `own_val` says that the folder has a val part of its own. Raises `OptionError` where lbfgs is asked for and cannot work.
+    `own_val` says that the folder has a val part of its own. Raises `OptionError` where lbfgs is
+    asked for and cannot work.
     """
     reasons = []
     convex = cut.head_only and cut.has_bank and plan_of(options).kind.convex
