@@ -29,7 +29,7 @@ def test_ants_and_bees_with_default_options(tmp_path):
 
 @pytest.mark.parametrize(("photo", "wanted"), [("china.jpg", "palace"), ("flower.jpg", "daisy")])
 def test_the_default_backbone_names_real_photos_as_imagenet_does(photo, wanted):
-    """Pixels, mean, std, channel order and weights are right: its own classifier knows the photo."""
+    """Pixels, mean, std, channel order and weights are right: its own classifier knows them."""
     model = build(choose("efficientnet_lite0").backbone, PLAN, 2).cut.model
     pixels = plain(model.spec, load_sample_image(photo))
     images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]

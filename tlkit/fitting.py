@@ -92,6 +92,8 @@ def fit_events(
             head = Head(card=card, model=trained.cut.model, path=run / runs.HEAD)
             looking = PredictOptions(device=options.device, workers=options.workers)
             test, more = yield from evaluate(head, parts.test, looking, what="test")
+            for one in more:
+                yield Note(text=f"took no part in the test: {one.path}: {one.reason}")
             bad += more
         _write_report(staged, folder, options, trained, card, validation, test)
     return FitResult(
@@ -138,6 +140,7 @@ def _card(
         "weights": trained.weights.name,
         "optimizer": trained.recipe.optimizer,
         "augment": Path(trained.recipe.augment).name,
+        "refit": trained.recipe.refit,
     }
     return Card(
         format=artifact.FORMAT,
@@ -189,6 +192,7 @@ def _write_report(
                 "auto": {
                     "optimizer": trained.recipe.optimizer,
                     "augment": trained.recipe.augment,
+                    "refit": trained.recipe.refit,
                     "device": str(trained.engine.device),
                     "precision": trained.engine.precision,
                     "weights": card.weights.name,

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 
 import tlkit
 from tlkit.options import FitOptions, PredictOptions, declared

@@ -34,6 +34,7 @@ TIMM_SHAPES = (
     "efficientvim_m1_dist",  # both of these
     "botnet50ts_256",  # never published
 )
+KNOWN = set(tlkit_timm.timm.names())
 
 
 @checks_for(
@@ -52,7 +53,8 @@ def test_representatives_keep_every_law(check):
 
 @pytest.mark.parametrize(
     "backbone",
-    [*EVERY, *(tlkit_timm.timm.backbone(name) for name in TIMM_SHAPES)],
+    # An older timm has not all of them.
+    [*EVERY, *(tlkit_timm.timm.backbone(name) for name in TIMM_SHAPES if name in KNOWN)],
     ids=lambda one: one.name,
 )
 def test_every_variant_is_put_together_soundly(backbone):

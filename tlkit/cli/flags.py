@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tlkit.errors import OptionError
 from tlkit.options import Checked, Declared, declared
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic for type checkers; older versions of click know no [Any]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -59,7 +64,7 @@ def _help(one: Declared) -> str:
     return f"{one.limits.help}{extra}"
 
 
-class _Value(click.ParamType[Any]):
+class _Value(ParamType):
     """Text to the declared type; what is not of that type gets tlkit's own error."""
 
     def __init__(self, one: Declared) -> None:
