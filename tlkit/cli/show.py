@@ -50,6 +50,10 @@ def console(stderr: bool = False) -> Console:
 @contextlib.contextmanager
 def meter() -> Iterator[Meter]:
     """Progress bars with rate and time left, on a terminal; silence elsewhere."""
+    out = console(stderr=True)
+    if not out.is_terminal:
+        yield lambda tick: None
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -67,7 +71,6 @@ def meter() -> Iterator[Meter]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.0f} {task.fields['unit']}/s" if speed else "")
 
-    out = console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -76,7 +79,6 @@ def meter() -> Iterator[Meter]:
         TimeRemainingColumn(),
         console=out,
         transient=True,
-        disable=not out.is_terminal,
     ) as progress:
         tasks: dict[str, Any] = {}
 
