@@ -20,7 +20,6 @@ class Tick:
     what: str
     done: int
     total: int
-    unit: str = "images"
 
 
 def finish(

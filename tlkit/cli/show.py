@@ -65,11 +65,11 @@ def meter() -> Iterator[Meter]:
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """Images (or steps) per second."""
+        """Images per second."""
 
         def render(self, task: Any) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:.0f} {task.fields['unit']}/s" if speed else "")
+            return Text(f"{speed:.0f} images/s" if speed else "")
 
     with Progress(
         TextColumn("{task.description}"),
@@ -86,7 +86,7 @@ def meter() -> Iterator[Meter]:
             if tick.what not in tasks:
                 for old in tasks.values():
                     progress.update(old, visible=False)
-                tasks[tick.what] = progress.add_task(tick.what, total=tick.total, unit=tick.unit)
+                tasks[tick.what] = progress.add_task(tick.what, total=tick.total)
             progress.update(tasks[tick.what], completed=tick.done)
 
         yield tell

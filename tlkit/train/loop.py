@@ -36,6 +36,10 @@ class Feed(Protocol):
     """Where the loop's batches come from."""
 
     @property
+    def images(self) -> int:
+        """Images in an epoch."""
+
+    @property
     def steps(self) -> int:
         """Batches in an epoch."""
 
@@ -57,8 +61,12 @@ class BankFeed:
     seed: int
 
     @property
+    def images(self) -> int:
+        return len(self.bank.labels)
+
+    @property
     def steps(self) -> int:
-        return len(even_parts(len(self.bank.labels), self.batch))
+        return len(even_parts(self.images, self.batch))
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         view = (number - 1) % self.bank.views
@@ -80,8 +88,12 @@ class ImageFeed:
     workers: int
 
     @property
+    def images(self) -> int:
+        return len(self.catalog)
+
+    @property
     def steps(self) -> int:
-        return len(even_parts(len(self.catalog), self.batch))
+        return len(even_parts(self.images, self.batch))
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = shuffled(len(self.catalog), self.seed, number)
@@ -208,12 +220,7 @@ def epochs(
             step += 1
             if not math.isfinite(total):
                 raise _diverged(number, step, options)
-            yield Tick(
-                what=f"epoch {number}/{options.epochs}",
-                done=step - (number - 1) * feed.steps,
-                total=feed.steps,
-                unit="steps",
-            )
+            yield Tick(what=f"epoch {number}/{options.epochs}", done=seen, total=feed.images)
         val = judge()
         yield Epoch(
             number=number,
