@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import tlkit
 from tlkit import artifact
-from tlkit.errors import HeadFileError
+from tlkit.errors import HeadFileError, OptionError
 from tlkit.testing import TINY
 
 
@@ -81,6 +81,11 @@ def test_a_head_on_a_weight_file_wants_that_file_again(colours, tmp_path):
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(HeadFileError, match="the very weight file"):
         tlkit.load(result.head, weights=tmp_path / "other.safetensors")
+
+
+def test_a_weight_file_for_a_head_that_needs_none_is_refused(head):
+    with pytest.raises(OptionError, match=r"--weights other\.pth"):
+        tlkit.load(head, weights="other.pth")
 
 
 def test_a_fully_trained_model_needs_no_pretrained_weights_to_load(colours, monkeypatch):

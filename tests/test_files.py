@@ -23,7 +23,7 @@ def write_half(path: Path, end: BaseException) -> None:
 
 
 def fill_half(path: Path, end: BaseException) -> None:
-    with new_folder(path, replace="old") as staged:
+    with new_folder(path, replace={"old"}) as staged:
         (staged / "half").write_bytes(b"half")
         raise end
 
@@ -77,7 +77,7 @@ def test_a_relative_name_lands_in_the_current_folder(tmp_path):
 
 
 @pytest.mark.parametrize("path", [".", "", "..", "/", "here/.."])
-@pytest.mark.parametrize("replace", ["", "old"])
+@pytest.mark.parametrize("replace", [(), {"old"}])
 def test_the_current_folder_and_those_around_it_are_refused_at_once(path, replace):
     with pytest.raises(RunFolderError), new_folder(Path(path), replace=replace):
         pytest.fail("the block was entered")
@@ -142,7 +142,7 @@ def test_overwriting_replaces_the_folder_as_a_whole(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     (path / "old").write_bytes(b"old")
-    with new_folder(path, replace="old") as staged:
+    with new_folder(path, replace={"old"}) as staged:
         (staged / "new").write_bytes(b"new")
         assert names(path) == ["old"]
     assert names(tmp_path) == ["run", "run/new"]
@@ -160,7 +160,7 @@ def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_pat
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(DiskError), new_folder(path, replace="old") as staged:
+    with pytest.raises(DiskError), new_folder(path, replace={"old"}) as staged:
         (staged / "new").write_bytes(b"new")
     assert names(tmp_path) == ["run", "run/old"]
 
@@ -177,18 +177,18 @@ def test_a_folder_that_filled_up_meanwhile_is_not_replaced_unasked(tmp_path):
 
 def test_only_what_holds_something_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    refuse_occupied(tmp_path / "empty", replace="")
-    refuse_occupied(tmp_path / "missing", replace="")
+    refuse_occupied(tmp_path / "empty", replace=())
+    refuse_occupied(tmp_path / "missing", replace=())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").write_bytes(b"x")
     with pytest.raises(RunFolderError, match="--overwrite"):
-        refuse_occupied(tmp_path / "full", replace="")
-    refuse_occupied(tmp_path / "full", replace="a")
+        refuse_occupied(tmp_path / "full", replace=())
+    refuse_occupied(tmp_path / "full", replace={"a"})
     with pytest.raises(RunFolderError):
-        refuse_occupied(tmp_path / "full", replace="b")
+        refuse_occupied(tmp_path / "full", replace={"b"})
 
 
-@pytest.mark.parametrize("replace", ["", "old"])
+@pytest.mark.parametrize("replace", [(), {"old"}])
 def test_a_file_is_never_replaced_by_a_folder(tmp_path, replace):
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(RunFolderError, match="a file") as caught:

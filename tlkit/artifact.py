@@ -14,13 +14,13 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.backbone import InputSpec, Weights
-from tlkit.errors import HeadFileError, UnknownName, listing
+from tlkit.errors import HeadFileError, OptionError, UnknownName, listing
 from tlkit.files import write_bytes
 from tlkit.plugins import choose, find
 from tlkit.weights import digest
@@ -84,7 +84,7 @@ class Head:
     """A loaded head on its backbone, ready to predict."""
 
     card: Card
-    model: Assembled
+    model: Assembled = field(repr=False)
     path: Path
 
     @property
@@ -218,6 +218,14 @@ def _backbone(path: Path, card: Card) -> Any:
 
 def _start(path: Path, card: Card, plan: Plan, weights: str) -> Weights | None:
     """The weights to start from, where they are not simply the plan's."""
+    if weights and (plan.freeze == "none" or card.weights.name != "file"):
+        raise OptionError(
+            "an option would be ignored",
+            found=f"--weights {weights}",
+            expected=f"a head that was fitted on a weight file; this one has '{card.weights.name}'"
+            + (", all of it in the head file" if plan.freeze == "none" else ""),
+            do="leave --weights out",
+        )
     if plan.freeze == "none":
         # Every tensor is in the file: nothing is downloaded to be overwritten.
         return Weights(

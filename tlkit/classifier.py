@@ -55,7 +55,7 @@ class Classifier:
     def evaluate(self, folder: str | Path, **options: Any) -> Evaluation:
         """Scores on a folder of class folders (or the test part of a folder that has parts).
 
-        Images that cannot be read take no part: `Evaluation.images` counts those that did.
+        Images that cannot be read take no part, and are named in `Evaluation.unreadable`.
         """
         looking = PredictOptions.of(options)
         evaluation, _ = finish(evaluate(self.head, scan_for_judging(Path(folder)), looking))

@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,8 +23,13 @@ from tlkit.errors import DiskError, RunFolderError
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends without an error.
 
-    Raises `DiskError`.
+    A link is followed; a pipe or a device is written to, not replaced. Raises `DiskError`.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with disk_errors(path), path.open("wb") as file:
+            yield file
+        return
     temporary = _beside(path)
     with disk_errors(path):
         try:
@@ -49,11 +54,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, replace: str = "") -> Iterator[Path]:
+def new_folder(path: Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path` when the block ends without an error.
 
-    `replace` names a file: a folder that holds it may be replaced. Raises `RunFolderError` at once
-    if `path` holds anything else; `DiskError` where the disk refuses.
+    A folder that holds files of the names in `replace` and nothing else may be replaced. Raises
+    `RunFolderError` at once if `path` holds anything else; `DiskError` where the disk refuses.
     """
     refuse_occupied(path, replace=replace)
     staged = _beside(path)
@@ -77,7 +82,17 @@ def new_folder(path: Path, *, replace: str = "") -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def refuse_occupied(path: Path, *, replace: str = "") -> None:
+def refuse_unwritable(path: Path) -> None:
+    """Raise `DiskError` where nothing can be made at `path`: before the work, not after it."""
+    # Tried in the nearest folder that is there: what fails later must not leave empty folders.
+    there = next(one for one in path.absolute().parents if one.exists())
+    with disk_errors(path):
+        probe = _beside(there / path.name)
+        probe.touch()
+        probe.unlink()
+
+
+def refuse_occupied(path: Path, *, replace: Collection[str] = ()) -> None:
     """Raise `RunFolderError` where something is in the way that is not to be replaced."""
     if Path.cwd().is_relative_to(os.path.realpath(path)):
         raise RunFolderError(
@@ -88,7 +103,7 @@ def refuse_occupied(path: Path, *, replace: str = "") -> None:
         )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if replace and (path / replace).is_file():
+    if path.is_dir() and all(one.name in replace for one in path.iterdir()):
         return
     raise RunFolderError(
         f"{path} is there already",

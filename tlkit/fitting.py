@@ -18,12 +18,18 @@ from typing import Any
 
 from tlkit import artifact, runs
 from tlkit.artifact import Card, Head, WeightsCard
-from tlkit.data.folder import Parts, scan_parts
+from tlkit.data.folder import Catalog, Parts, scan_parts
 from tlkit.data.images import BadImage
-from tlkit.data.split import split
+from tlkit.data.split import Splits, split
 from tlkit.data.transforms import PRESETS
-from tlkit.errors import pick
-from tlkit.files import new_folder, refuse_occupied, write_bytes, write_text
+from tlkit.errors import OptionError, pick
+from tlkit.files import (
+    new_folder,
+    refuse_occupied,
+    refuse_unwritable,
+    write_bytes,
+    write_text,
+)
 from tlkit.metrics import Evaluation, measure
 from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions, PredictOptions, declared
@@ -32,8 +38,9 @@ from tlkit.report.evaluation import evaluate
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.train.events import Epoch, Event, Note
+from tlkit.train.loop import readable
 from tlkit.train.recipe import plan_of
-from tlkit.train.run import Trained, train
+from tlkit.train.run import Trained, about_bad, train
 from tlkit.weights import digest
 
 
@@ -73,27 +80,29 @@ def fit_events(
     options = FitOptions() if options is None else options
     folder = Path(folder)
     _refuse_early(options)
-    run = runs.next_free(folder, options.backbone) if out is None else Path(out)
-    replace = runs.HEAD if overwrite else ""
+    run = _run_folder(folder, options, out, overwrite=overwrite)
+    replace = runs.FILES if overwrite else ()
     refuse_occupied(run, replace=replace)
     runs.refuse_among_photos(run, folder)
     chosen = choose(options.backbone)
     parts = scan_parts(folder)
+    if parts.val is not None:
+        options.refuse(["val_fraction"], "a folder without a val part of its own")
     yield from _about(parts)
-    trained = yield from train(
-        options, chosen.backbone, split(parts, val_fraction=options.val_fraction, seed=options.seed)
-    )
+    splits = split(parts, val_fraction=options.val_fraction, seed=options.seed)
+    refuse_unwritable(run)
+    test_catalog, unreadable = yield from _readable_test(splits, options)
+    trained = yield from train(options, chosen.backbone, splits)
+    bad = trained.bad + unreadable
     validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
     card = _card(options, chosen, trained, parts, validation)
     with new_folder(run, replace=replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
-        test, bad = None, trained.bad
-        if parts.test is not None:
+        test = None
+        if test_catalog is not None:
             head = Head(card=card, model=trained.cut.model, path=run / runs.HEAD)
             looking = PredictOptions(device=options.device, workers=options.workers)
-            test, more = yield from evaluate(head, parts.test, looking, what="test")
-            for one in more:
-                yield Note(text=f"took no part in the test: {one.path}: {one.reason}")
+            test, more = yield from evaluate(head, test_catalog, looking, what="test")
             bad += more
         _write_report(staged, folder, options, trained, card, validation, test)
     return FitResult(
@@ -116,6 +125,32 @@ def _refuse_early(options: FitOptions) -> None:
         pick(
             PRESETS, options.augment, "augmentation preset", also=", auto, or a .yaml or .json file"
         )
+
+
+def _run_folder(
+    folder: Path, options: FitOptions, out: str | Path | None, *, overwrite: bool
+) -> Path:
+    if out is not None:
+        return Path(out)
+    if overwrite:
+        raise OptionError(
+            "an option would be ignored",
+            found="--overwrite",
+            expected="--out DIR, which says what may be replaced: runs without it are numbered",
+            do="name the run folder with --out, or leave --overwrite out",
+        )
+    return runs.next_free(folder, options.backbone)
+
+
+def _readable_test(
+    splits: Splits, options: FitOptions
+) -> Generator[Event, None, tuple[Catalog | None, tuple[BadImage, ...]]]:
+    """The test part, read once: a bad file in it must not end a fit that is done."""
+    if splits.test is None:
+        return None, ()
+    good, bad = yield from readable(splits.test, workers=options.workers)
+    yield from about_bad(options, bad)
+    return good, bad
 
 
 def _about(parts: Parts) -> Iterator[Note]:

@@ -44,6 +44,8 @@ class Evaluation:
     classes: tuple[ClassScore, ...]
     confusion: NDArray[np.int64]
     """(C, C): rows are what an image is, columns what it was called."""
+    unreadable: tuple[str, ...] = ()
+    """Images that took no part, each with its reason."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -64,6 +66,7 @@ class Evaluation:
                 for one in self.classes
             },
             "confusion": self.confusion.tolist(),
+            "unreadable": list(self.unreadable),
         }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
@@ -103,7 +104,10 @@ class Checked:
         for name in values:
             if name not in names:
                 raise unknown(names, name, "option")
-        return cls(**values)
+        paths = {
+            name: os.fspath(one) for name, one in values.items() if isinstance(one, os.PathLike)
+        }
+        return cls(**{**values, **paths})
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -183,7 +187,7 @@ class FitOptions(Checked):
         choices=ATTACH,
     )
     head: str = option("linear", "The kind of head.", metavar="a head's name")
-    hidden: int = option(500, "Width of the hidden layer of a head that has one.", min=1)
+    hidden: int = option(500, "Width of the hidden layer of a head that has one.", min=1, max=65536)
     dropout: float = option(0.3, "Dropout of a head that has one.", min=0.0, max=0.95)
     pool: str = option(
         "keep", "How the feature map becomes a vector; keep is the backbone's way.", choices=POOL
@@ -215,8 +219,12 @@ class FitOptions(Checked):
         "lbfgs solves a linear head on frozen features; auto takes it there, else adamw.",
         choices=OPTIMIZERS,
     )
-    lr: float = option(1e-3, "Peak rate of the head and of what was appended.", above=0.0)
-    backbone_lr: float = option(1e-4, "Peak rate of unfrozen parts of the backbone.", above=0.0)
+    lr: float = option(1e-3, "Peak rate of the head.", above=0.0)
+    backbone_lr: float = option(
+        1e-4,
+        "Peak rate of unfrozen parts of the backbone, a kept classifier among them.",
+        above=0.0,
+    )
     weight_decay: float = option(0.01, "Weight decay of adamw and sgd.", min=0.0)
     label_smoothing: float = option(
         0.0, "Share of the target spread over all classes.", min=0.0, max=0.9

@@ -180,7 +180,6 @@ def _not_installed(name: str, rest: str, installed: Iterable[Found]) -> TlkitErr
     names = [f"{one.name}/NAME" if one.is_family else one.name for one in installed]
     family = rest.partition("/")[0]
     for one in installed:
-        # "resnet18d" may be a mistyped backbone, but timm/resnet18d may also be what was meant.
         if one.is_family and one.name == family:
             return unknown(
                 names, name, "backbone", also=f"; '{family}' needs a name after the slash"

@@ -18,6 +18,10 @@ from typing import Any
 from tlkit.errors import RunFolderError
 
 HEAD = "head.safetensors"
+FILES = frozenset(
+    {HEAD, "history.csv", "metrics.json", "options.json", "curves.png", "confusion.png"}
+)
+"""All that a run folder holds: --overwrite replaces a folder with these files and no other."""
 RUNS = Path("runs")
 
 
@@ -49,7 +53,8 @@ def refuse_among_photos(run: Path, folder: Path) -> None:
 
 def newest() -> Path:
     """The head of the newest run below `runs/`. Raises `RunFolderError`."""
-    heads = list(RUNS.glob(f"*/{HEAD}"))
+    # A name that begins with a dot is a run that is being written, or was interrupted.
+    heads = [one for one in RUNS.glob(f"*/{HEAD}") if not one.parent.name.startswith(".")]
     if not heads:
         raise RunFolderError(
             "there is no run yet",

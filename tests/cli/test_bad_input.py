@@ -128,6 +128,15 @@ def test_parquet_without_a_file(run, colours, fitted):
     refused(run("predict", colours, "--head", fitted, "--format", "parquet"), "--out")
 
 
+def test_a_table_does_not_go_into_a_file(run, colours, fitted):
+    result = run("predict", colours, "--head", fitted, "--format", "table", "--out", "x.txt")
+    refused(result, "csv, jsonl or parquet")
+
+
+def test_a_name_and_a_search_at_once(run):
+    refused(run("backbones", "tiny", "--find", "t"), "--find t")
+
+
 def test_a_class_that_the_head_does_not_know(run, fitted, tmp_path):
     folder = make_folder(tmp_path / "photos", classes=("red", "grean"), per_class=1)
     refused(run("evaluate", folder, "--head", fitted), "did you mean 'green'")

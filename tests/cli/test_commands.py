@@ -76,7 +76,8 @@ def test_every_format_holds_what_python_predicts(run, colours, fitted, tmp_path,
 def test_an_unreadable_file_is_reported_and_the_status_says_so(run, fitted, tmp_path, form):
     folder = make_folder(tmp_path / "photos", per_class=1)
     (folder / "red" / "odd\nname.png").write_text("no image")
-    result = run("predict", folder, "--head", fitted, "--format", form, "--out", tmp_path / "out")
+    out = [] if form == "table" else ["--out", tmp_path / "out"]
+    result = run("predict", folder, "--head", fitted, "--format", form, *out)
     assert result.exit_code == 1, result.output
     assert r"odd\nname.png: not an image" in result.stderr.replace("\\\\", "\\").replace(
         "\n", r"\n"
@@ -85,6 +86,31 @@ def test_an_unreadable_file_is_reported_and_the_status_says_so(run, fitted, tmp_
     if form == "jsonl":
         lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
         assert [("error" in one) for one in lines] == [False, False, False, True]
+
+
+def test_the_ending_of_out_says_the_format(run, colours, fitted, tmp_path):
+    for name in ("a.csv", "a.jsonl", "a.parquet", "a.txt"):
+        result = run("predict", colours, "--head", fitted, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "a.txt").read_text()
+    json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
+    assert (tmp_path / "a.parquet").read_bytes().startswith(b"PAR1")
+
+
+def test_a_link_given_as_out_stays_a_link(run, colours, fitted, tmp_path):
+    (tmp_path / "real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    assert run("predict", colours, "--head", fitted, "--out", tmp_path / "link.csv").exit_code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text().startswith("path,")
+
+
+def test_a_fit_that_left_images_out_says_so_by_its_status(run, tmp_path):
+    folder = make_folder(tmp_path / "photos")
+    (folder / "red" / "bad.png").write_text("no image")
+    result = run("fit", folder, "--backbone", "tiny", "--on-bad", "skip")
+    assert result.exit_code == 1, result.output
+    assert "bad.png" in result.stderr
 
 
 def test_patterns_are_searched_for_also_when_the_shell_does_not(run, colours, fitted):

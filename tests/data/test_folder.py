@@ -16,7 +16,7 @@ from tlkit.data.folder import (
     scan_for_judging,
     scan_parts,
 )
-from tlkit.errors import FolderError, UnknownName
+from tlkit.errors import FolderError
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -209,9 +209,20 @@ def test_classes_of_the_other_parts_are_matched_by_name_not_by_place(tmp_path):
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_class_that_was_not_learnt_is_an_error_with_the_nearest(tmp_path, part):
     touch(tmp_path, "train/cats/1.jpg", "train/dogs/1.jpg", f"{part}/cat/1.jpg")
-    with pytest.raises(UnknownName, match="did you mean 'cats'") as caught:
+    touch(tmp_path, f"{part}/dgos/1.jpg")
+    with pytest.raises(FolderError, match="cats, dogs") as caught:
         scan_parts(tmp_path)
-    assert caught.value.expected == "one of cats, dogs"
+    for name, guess in (("cat", "cats"), ("dgos", "dogs")):
+        assert f"{tmp_path / part / name}: did you mean '{guess}'?" in caught.value.found
+
+
+@pytest.mark.parametrize("parts", [["test"], ["val"], ["Test", "validation"]])
+def test_parts_without_a_train_part_are_no_classes(tmp_path, parts):
+    for part in parts:
+        touch(tmp_path, f"{part}/cats/1.jpg", f"{part}/dogs/1.jpg")
+    with pytest.raises(FolderError, match="nothing to learn from"):
+        scan_parts(tmp_path)
+    assert scan_for_judging(tmp_path).classes == ("cats", "dogs")
 
 
 def test_relabelling_keeps_the_images_and_moves_the_labels(tmp_path):

@@ -11,6 +11,7 @@ from tlkit.classifier import load
 from tlkit.data.folder import scan_parts
 from tlkit.data.split import split
 from tlkit.errors import (
+    DiskError,
     FolderError,
     ImageError,
     OptionError,
@@ -250,6 +251,61 @@ def test_with_on_bad_skip_the_rest_is_learnt_and_the_bad_are_listed(tmp_path, wa
     result = tlkit.fit(folder, backbone="tiny", on_bad="skip", **way)
     assert [one.path.name for one in result.bad] == ["bad.png"]
     assert sum(result.card.images[name] for name in ("train", "val")) == 24
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused_before_the_training(colours, tmp_path):
+    (tmp_path / "file").write_text("x")
+    events = tlkit.fit_events(colours, FitOptions(backbone="tiny"), out=tmp_path / "file" / "run")
+    seen = []
+    with pytest.raises(DiskError):
+        finish(events, seen.append)
+    assert not [one for one in seen if isinstance(one, Epoch | Tick)]
+
+
+def test_a_bad_test_image_is_told_before_the_training_or_left_out(tmp_path):
+    for part in ("train", "test"):
+        make_folder(tmp_path / "photos" / part)
+    (tmp_path / "photos" / "test" / "red" / "bad.png").write_text("no image")
+    seen = []
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        finish(tlkit.fit_events(tmp_path / "photos", FitOptions(backbone="tiny")), seen.append)
+    assert not [one for one in seen if isinstance(one, Epoch)]
+    result = tlkit.fit(tmp_path / "photos", backbone="tiny", on_bad="skip")
+    assert result.test.images == 24
+    assert [one.path.name for one in result.bad] == ["bad.png"]
+
+
+@pytest.mark.parametrize("way", [{}, {"freeze": "none", "epochs": 1}], ids=str)
+def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path, way):
+    folder = make_folder(tmp_path / "photos")
+    for path in (folder / "red").iterdir():
+        path.write_text("no image")
+    with pytest.raises(FolderError, match=r"(?s)without a readable image.*red"):
+        tlkit.fit(folder, backbone="tiny", on_bad="skip", balance="classes", **way)
+
+
+def test_a_batch_of_one_through_a_trained_batchnorm_is_refused(colours):
+    for way in ({"head": "bn-mlp"}, {"freeze": "none"}):
+        with pytest.raises(OptionError, match="--batch 2"):
+            trained(colours, batch=1, epochs=1, **way)
+    trained(colours, batch=1, epochs=1, head="mlp")
+
+
+def test_overwrite_without_a_place_and_a_fraction_with_a_val_part_are_refused(colours, tmp_path):
+    with pytest.raises(OptionError, match="--overwrite"):
+        tlkit.fit(colours, backbone="tiny", overwrite=True)
+    for part in ("train", "val"):
+        make_folder(tmp_path / "photos" / part)
+    with pytest.raises(OptionError, match="--val-fraction"):
+        tlkit.fit(tmp_path / "photos", backbone="tiny", val_fraction=0.4)
+
+
+def test_a_run_that_was_interrupted_is_not_the_newest(colours):
+    result = tlkit.fit(colours, backbone="tiny")
+    hidden = result.run.parent / ".half.tmp"
+    hidden.mkdir()
+    (hidden / "head.safetensors").write_text("half")
+    assert load().card == result.card
 
 
 def test_options_that_would_be_ignored_are_refused(colours):

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from tlkit import __version__
-from tlkit.cli import backbones, evaluate, fit, plugins, predict, sample
+from tlkit.cli import backbones, evaluate, fit, plugins, predict, sample, show
 from tlkit.errors import TlkitError
 
 
@@ -31,7 +31,7 @@ class Commands(click.Group):
         try:
             return super().main(*args, **kwargs)
         except TlkitError as error:
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+            show.error(str(error))
             sys.exit(2)
 
     def invoke(self, ctx: click.Context) -> Any:

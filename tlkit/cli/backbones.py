@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from tlkit.errors import OptionError
+
 
 @click.command("backbones")
 @click.argument("name", required=False)
@@ -19,6 +21,13 @@ def command(name: str | None, part: str | None) -> None:
     tlkit backbones timm/convnext_tiny
     tlkit backbones --find convnext
     """
+    if name is not None and part is not None:
+        raise OptionError(
+            "an option would be ignored",
+            found=f"--find {part} and the name {name}",
+            expected="one of them: --find searches the list",
+            do="leave one out",
+        )
     if name is not None:
         _one(name)
     else:
@@ -28,7 +37,7 @@ def command(name: str | None, part: str | None) -> None:
 def _all(part: str | None) -> None:
     from tlkit.backbone import Family
     from tlkit.cli import show
-    from tlkit.plugins import find, load
+    from tlkit.plugins import Broken, find, load
 
     found = find()
     rows = [
@@ -43,6 +52,8 @@ def _all(part: str | None) -> None:
     if part is not None:
         for one in found:
             family = load(one) if one.is_family else None
+            if isinstance(family, Broken):
+                click.echo(f"{one.name}: {show.one_line(family.reason)}", err=True)
             if isinstance(family, Family):
                 rows += [
                     [f"{one.name}/{name}", one.module, f"{one.distribution} {one.version}"]

@@ -45,7 +45,6 @@ def command(
     from tlkit.classifier import load
     from tlkit.cli import show
     from tlkit.data.folder import scan_for_judging
-    from tlkit.errors import printable
     from tlkit.files import write_text
     from tlkit.report.evaluation import evaluate
     from tlkit.steps import finish
@@ -83,7 +82,9 @@ def command(
     if json_out is not None:
         write_text(Path(json_out), runs.as_json({name: one.plain() for name, one in named.items()}))
     for one in bad:
-        click.echo(f"unreadable: {printable(str(one.path))}: {printable(one.reason)}", err=True)
+        click.echo(
+            f"unreadable: {show.one_line(str(one.path))}: {show.one_line(one.reason)}", err=True
+        )
     if bad:
         click.echo(f"{len(bad)} of {len(catalog)} images could not be read", err=True)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +34,6 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
     tlkit fit cats_dogs/ --backbone timm/convnext_tiny --freeze none --epochs 5
     """
     from tlkit.cli import show
-    from tlkit.errors import printable
     from tlkit.fitting import fit_events
     from tlkit.steps import Tick, finish
     from tlkit.train.events import Event, Note
@@ -44,7 +44,7 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
             if isinstance(event, Tick):
                 tell(event)
             elif isinstance(event, Note):
-                click.echo(printable(event.text), err=True)
+                click.echo(show.one_line(event.text), err=True)
             else:
                 _epoch(event)
 
@@ -55,7 +55,12 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
     show.scores(named)
     click.echo(f"kept epoch {result.best.number} of {len(result.history)}, by validation loss")
     size_kib = result.head.stat().st_size / 1024
-    click.echo(f"head: {result.head} ({size_kib:,.0f} KiB), in {result.wall_s:.1f} s")
+    click.echo(
+        f"head: {show.one_line(str(result.head))} ({size_kib:,.0f} KiB), in {result.wall_s:.1f} s"
+    )
+    if result.bad:
+        click.echo(f"{len(result.bad)} images could not be read", err=True)
+        sys.exit(1)
 
 
 def _epoch(one: Epoch) -> None:

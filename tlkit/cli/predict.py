@@ -6,8 +6,10 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +57,7 @@ class WithTta(click.Command):
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="How to write the results.",
+    help="How to write the results.  [default: table; with --out, what its ending says, else csv]",
 )
 @click.option("--out", metavar="FILE", help="Write there instead of to the terminal.")
 @flags_for(PredictOptions, into="options")
@@ -66,7 +66,7 @@ def command(
     head: str | None,
     weights: str,
     top: int,
-    form: str,
+    form: str | None,
     out: str | None,
     options: PredictOptions,
 ) -> None:
@@ -85,17 +85,10 @@ def command(
     from tlkit.cli import show
     from tlkit.data.folder import find_images
     from tlkit.data.images import BadImage
-    from tlkit.errors import OptionError, printable
     from tlkit.predict.run import predict
     from tlkit.steps import Tick
 
-    if form == "parquet" and out is None:
-        raise OptionError(
-            "--format parquet needs a file",
-            found="no --out",
-            expected="--out FILE.parquet",
-            do="add it",
-        )
+    form = _form(form, out)
     found = find_images(expand(paths))
     classifier = load(head, weights=weights)
     top = min(top, len(classifier.classes))
@@ -109,7 +102,8 @@ def command(
                 if isinstance(one, BadImage):
                     bad += 1
                     click.echo(
-                        f"unreadable: {printable(str(one.path))}: {printable(one.reason)}", err=True
+                        f"unreadable: {show.one_line(str(one.path))}: {show.one_line(one.reason)}",
+                        err=True,
                     )
                 yield one
 
@@ -119,13 +113,36 @@ def command(
         sys.exit(1)
 
 
+def _form(form: str | None, out: str | None) -> str:
+    """The format to write. Raises `OptionError` for one that does not go with --out."""
+    from tlkit.errors import OptionError
+
+    ending = "" if out is None else Path(out).suffix.lower().removeprefix(".")
+    chosen = form or (ending if ending in FORMATS[1:] else "table" if out is None else "csv")
+    if (chosen == "table") != (out is None) and chosen in ("table", "parquet"):
+        raise OptionError(
+            f"--format {chosen} does not go with that",
+            found="no --out" if out is None else f"--out {out}",
+            expected="--out FILE.parquet" if out is None else "csv, jsonl or parquet in a file",
+            do="add it" if out is None else "choose one of these, or leave --format out",
+        )
+    if chosen == "parquet" and find_spec("pyarrow") is None:
+        raise OptionError(
+            "--format parquet needs a package that is not installed",
+            found="no pyarrow",
+            expected="the extra tlkit[parquet]",
+            do="pip install 'tlkit[parquet]', or use --format csv",
+        )
+    return chosen
+
+
 def expand(paths: Sequence[str]) -> list[Path]:
     """Paths as given; one that is not there and has wildcards is searched for."""
     import glob
 
     result: list[Path] = []
     for one in paths:
-        matches = [] if Path(one).exists() else sorted(glob.glob(one, recursive=True))
+        matches = [] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
         result.extend(Path(match) for match in matches or [one])
     return result
 
@@ -200,19 +217,11 @@ def _lines(out: Path | None) -> Iterator[Any]:
 
 
 def _parquet(rows: list[list[Any]], out: Path, top: int) -> None:
-    from tlkit.errors import OptionError
+    import pyarrow
+    from pyarrow import parquet
+
     from tlkit.files import new_file
 
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise OptionError(
-            "--format parquet needs a package that is not installed",
-            found="no pyarrow",
-            expected="the extra tlkit[parquet]",
-            do="pip install 'tlkit[parquet]', or use --format csv",
-        ) from error
     columns = {
         name: [row[i] if row[i] != "" else None for row in rows]
         for i, name in enumerate(_columns(top))

@@ -31,11 +31,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, header in enumerate(headers):
-        shown.add_column(header, justify="right" if i in right else "left", overflow="fold")
+        shown.add_column(
+            Text(one_line(header)), justify="right" if i in right else "left", overflow="fold"
+        )
     for row in rows:
-        shown.add_row(*(Text(printable(cell)) for cell in row))
+        shown.add_row(*(Text(one_line(cell)) for cell in row))
     console().print(shown)
 
 
@@ -44,7 +46,20 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=10_000)
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters and line breaks escaped: a name in a table or a note."""
+    return printable(text).replace("\n", r"\n")
+
+
+def error(text: str) -> None:
+    """An error on standard error; in colour on a terminal that wants it."""
+    from rich.text import Text
+
+    shown = Text.assemble(("error:", "bold red"), " ", text)
+    console(stderr=True).print(shown, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,9 @@ ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".jp2"}
 )
-TRAIN = ("train", "training")
-VAL = ("val", "valid", "validation", "dev")
-TEST = ("test", "testing")
+TRAIN = ("train", "training", "train_set", "training_set")
+VAL = ("val", "valid", "validation", "dev", "val_set", "validation_set")
+TEST = ("test", "testing", "test_set")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,18 @@ class Catalog:
     def relabel(self, classes: Sequence[str]) -> Catalog:
         """The same images with labels that index `classes`, matched by name.
 
-        Raises `UnknownName` for a class folder that is not among them.
+        Raises `FolderError` for class folders that are not among them, all in one.
         """
-        for one in self.classes:
-            if one not in classes:
-                raise unknown(classes, one, "class")
+        strangers = [one for one in self.classes if one not in classes]
+        if strangers:
+            raise FolderError(
+                f"{self.root} has class folders that are not known",
+                found=listing(
+                    [f"{self.root / one}: {unknown(classes, one, 'class').do}" for one in strangers]
+                ),
+                expected=f"folders named as the classes learnt: {', '.join(classes)}",
+                do="rename or remove these folders",
+            )
         places = np.array([list(classes).index(one) for one in self.classes], dtype=np.int64)
         return Catalog(
             root=self.root,
@@ -144,6 +151,7 @@ def scan_parts(folder: Path) -> Parts:
     _must_be_folder(folder)
     train = _part(folder, TRAIN)
     if train is None:
+        _refuse_lone_parts(folder)
         return Parts(train=scan(folder), val=None, test=None)
     learn = scan(train)
     val, test = _part(folder, VAL), _part(folder, TEST)
@@ -157,19 +165,23 @@ def scan_parts(folder: Path) -> Parts:
 
 
 def scan_for_judging(folder: Path) -> Catalog:
-    """The images of a folder to evaluate on: its test part, else its val part, else the whole."""
+    """The images of a folder to evaluate on: its test part, else its val part, else the whole.
+
+    Raises `FolderError` for a folder with a train part and neither.
+    """
     _must_be_folder(folder)
-    if _part(folder, TRAIN) is None:
-        return scan(folder)
     for names in (TEST, VAL):
         part = _part(folder, names)
         if part is not None:
             return scan(part)
+    train = _part(folder, TRAIN)
+    if train is None:
+        return scan(folder)
     raise FolderError(
         f"{folder} has nothing to evaluate on",
-        found="a train folder, and neither test nor val",
+        found=f"the folder {train.name}, and neither test nor val",
         expected="images that were not learnt from",
-        do=f"add a test folder, or name the images: tlkit evaluate {folder}/train",
+        do=f"add a test folder, or name the images: tlkit evaluate {train}",
     )
 
 
@@ -182,12 +194,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     faults = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = sorted(_images_below(path, []))
             if not inside:
                 faults.append(f"{path}: a folder without images")
             found.update(dict.fromkeys(inside))
-        elif path.exists():
+        elif os.path.exists(path):
             found[path] = None
         else:
             faults.append(f"{path}: no such file or folder")
@@ -262,11 +274,23 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _must_be_folder(folder: Path) -> None:
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return
     raise FolderError(
         f"{folder} is not a folder",
-        found="a file" if folder.exists() else "nothing at that path",
+        found="a file" if os.path.exists(folder) else "nothing at that path",
         expected="a folder with one sub-folder per class",
         do="check the path; `tlkit sample digits DIR` writes a folder to try",
     )
+
+
+def _refuse_lone_parts(folder: Path) -> None:
+    """Raise `FolderError` for a val or test part without a train part: they are no classes."""
+    parts = [part for names in (VAL, TEST) if (part := _part(folder, names)) is not None]
+    if parts:
+        raise FolderError(
+            f"{folder} has nothing to learn from",
+            found=f"{' and '.join(part.name for part in parts)} with class folders, and no train",
+            expected=f"a folder called {' or '.join(TRAIN)} beside",
+            do="rename the folder to learn from, or name it: tlkit fit FOLDER/NAME",
+        )

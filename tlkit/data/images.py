@@ -10,6 +10,7 @@ is taken; a file that is cut off is unreadable, and never half used. Nothing is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +122,11 @@ def centre(image: Pixels, px: int) -> Pixels:
     return image[top : top + px, left : left + px]
 
 
-def refuse(bad: list[BadImage]) -> None:
+def refuse(
+    bad: Sequence[BadImage],
+    *,
+    do: str = "repair or remove them, or leave them out with --on-bad skip",
+) -> None:
     """Raise one `ImageError` that names every unreadable file, if there is any."""
     if not bad:
         return
@@ -129,5 +134,5 @@ def refuse(bad: list[BadImage]) -> None:
         f"{len(bad)} unreadable image{'s' if len(bad) > 1 else ''}",
         found=listing([f"{one.path}: {one.reason}" for one in bad]),
         expected="files that Pillow can decode",
-        do="repair or remove them, or leave them out with --on-bad skip",
+        do=do,
     )

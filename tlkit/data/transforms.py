@@ -174,7 +174,17 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
     apply = _seeded(albumentations.Compose([pipeline]), seed)
 
     def look(image: Pixels, number: int, view: int) -> Pixels:
-        seen = apply(image, number, view)
+        try:
+            seen = apply(image, number, view)
+        except Exception as error:  # a user's pipeline on a user's image: anything
+            height, width = image.shape[:2]
+            raise OptionError(
+                f"the augmentation file {path} fails on an image",
+                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                expected=f"a pipeline for any size; this image was read as {width} x {height}"
+                " (a large JPEG is read at a half, a quarter or an eighth of its size)",
+                do="let the pipeline resize before it crops, or use a preset",
+            ) from error
         if not isinstance(seen, np.ndarray) or seen.dtype != np.uint8 or seen.shape[2:] != (3,):
             raise OptionError(
                 f"the augmentation file {path} does not give an image",

@@ -61,7 +61,7 @@ def build(backbone: Backbone, plan: Plan, classes: int, *, weights: Weights | No
     except TlkitError:
         raise
     except Exception as error:  # a plugin's code may raise anything
-        raise _failed(backbone, error) from error
+        raise plugin_failed(backbone, error) from error
     with drawn(plan.seed, "head"):
         model = assemble(
             network,
@@ -79,7 +79,7 @@ def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
     except TlkitError:
         raise
     except Exception as error:
-        raise _failed(backbone, error) from error
+        raise plugin_failed(backbone, error) from error
     if not sets:
         raise PluginError(
             f"the backbone '{backbone.name}' breaks the contract",
@@ -90,7 +90,8 @@ def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
     return sets
 
 
-def _failed(backbone: Backbone, error: Exception) -> PluginError:
+def plugin_failed(backbone: Backbone, error: Exception) -> PluginError:
+    """The error for a plugin whose code raised."""
     lines = str(error).splitlines() or [""]
     return PluginError(
         f"the plugin of the backbone '{backbone.name}' failed",

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from tlkit.backbone import Backbone, WeightSet
+from tlkit.errors import TlkitError
 from tlkit.model.assemble import Normalise
-from tlkit.model.build import weight_sets
+from tlkit.model.build import plugin_failed, weight_sets
 from tlkit.weights import Weights
 
 
@@ -35,11 +36,16 @@ def describe(backbone: Backbone) -> Description:
     sets = weight_sets(backbone)
     first = sets[0]
     blank = Weights(name="none", input=first.input, licence="", classes=None, state=None)
-    with torch.device("meta"), torch.no_grad():
-        network = backbone.build(blank)
-        spec = network.input
-        image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px)
-        width = network.neck.eval()(network.features.eval()(Normalise(spec)(image))).shape[1]
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network = backbone.build(blank)
+            spec = network.input
+            image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px)
+            width = network.neck.eval()(network.features.eval()(Normalise(spec)(image))).shape[1]
+    except TlkitError:
+        raise
+    except Exception as error:  # a plugin's code may raise anything
+        raise plugin_failed(backbone, error) from error
     parts = [one for one in (network.features, network.neck, network.classifier) if one is not None]
     return Description(
         sets=sets,

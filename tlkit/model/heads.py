@@ -47,11 +47,15 @@ class Scale(nn.Module):
 
     def fit_to(self, vectors: Tensor) -> None:
         """Take shift and factor from features (N, D)."""
-        std, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
+        # In pieces: a bank may be larger than memory, and this needs more than its precision.
+        parts = vectors.split(4096)
+        mean = sum(part.double().sum(dim=0) for part in parts) / len(vectors)
+        square = sum((part.double() - mean).square().sum(dim=0) for part in parts) / len(vectors)
+        std = torch.as_tensor(square).sqrt()
         # A feature that never varies says nothing: its factor is zero, not infinite.
         factor = torch.where(std > 1e-6 * std.max(), std.clamp_min(1e-30).rsqrt(), 0.0)
         overall = (std * factor).square().mean().sqrt()
-        self.shift.copy_(mean)
+        self.shift.copy_(torch.as_tensor(mean))
         self.factor.copy_(factor / overall if overall > 0 else torch.ones_like(factor))
 
 

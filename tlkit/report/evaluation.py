@@ -6,6 +6,7 @@ In: a `Head`, a `Catalog`. Out: an `Evaluation` (metrics.py). Classes are matche
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,5 +38,7 @@ def evaluate(
             rows.append(one.probabilities)
         yield Tick(what=what, done=position + 1, total=len(known))
     if not rows:
-        refuse(bad)
-    return measure(np.array(labels), np.stack(rows), head.classes), tuple(bad)
+        refuse(bad, do="name a folder with readable images")
+    scores = measure(np.array(labels), np.stack(rows), head.classes)
+    named = tuple(f"{one.path}: {one.reason}" for one in bad)
+    return replace(scores, unreadable=named), tuple(bad)

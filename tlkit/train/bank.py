@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tlkit.data.batches import batches, even_parts
 from tlkit.data.folder import Catalog
 from tlkit.data.images import BadImage, Pixels
 from tlkit.data.transforms import Augmentation
-from tlkit.errors import FolderError
+from tlkit.errors import FolderError, listing
 from tlkit.files import disk_errors
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Engine
@@ -89,14 +89,19 @@ def fill(
             done += len(output)
         yield Tick(what=what, done=done + len(bad), total=len(catalog))
     if values is None:
-        raise FolderError(
-            f"no image in {catalog.root} can be read",
-            found=f"{bad[0].path}: {bad[0].reason}" if bad else "no images",
-            expected="images that Pillow can decode",
-            do="check the files",
-        )
+        raise none_readable(catalog, bad)
     labels = torch.from_numpy(catalog.labels[np.concatenate(rows)])
     return Bank(values=values[:done], labels=labels, bad=tuple(bad))
+
+
+def none_readable(catalog: Catalog, bad: Sequence[BadImage]) -> FolderError:
+    """The error for a part of which every image is unreadable."""
+    return FolderError(
+        f"no image in {catalog.root} can be read",
+        found=listing([f"{one.path}: {one.reason}" for one in bad], most=3),
+        expected="images that Pillow can decode",
+        do="check the files",
+    )
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:

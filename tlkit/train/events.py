@@ -25,6 +25,7 @@ class Epoch:
     rate: float
     """Learning rate of the head at its end; for lbfgs, the penalty on the squared weights."""
     train_loss: float
+    """What was minimised, without the penalty: with smoothing and class weights, if there are."""
     val_loss: float
     """Mean cross-entropy in nats, without smoothing and class weights."""
     val_accuracy: float

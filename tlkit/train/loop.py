@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from tlkit.errors import TlkitError
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Engine, drawn
 from tlkit.options import FitOptions
-from tlkit.train.bank import Bank
+from tlkit.train.bank import Bank, none_readable
 from tlkit.train.events import Epoch, Tick
 from tlkit.train.judge import Judge, loss_of
 from tlkit.train.schedule import factor
@@ -111,7 +111,9 @@ class ImageFeed:
             workers=self.workers,
         ):
             # All were read before the first epoch; a file that vanished since ends the fit.
-            refuse(list(part.bad.values()))
+            refuse(
+                list(part.bad.values()), do="put them back: they were readable when the fit began"
+            )
             labels = torch.from_numpy(self.catalog.labels[order[part.index]])
             yield part.images[:, 0], labels
 
@@ -123,8 +125,11 @@ def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 def readable(
     catalog: Catalog, *, workers: int
-) -> Iterator[Tick | tuple[NDArray[np.int64], tuple[BadImage, ...]]]:
-    """Decode every image once before hours are spent on them. Ends with (good positions, bad)."""
+) -> Generator[Tick, None, tuple[Catalog, tuple[BadImage, ...]]]:
+    """Decode every image once before hours are spent on them: those that can be read, and the bad.
+
+    Raises `FolderError` where none can be read.
+    """
     good: list[NDArray[np.int64]] = []
     bad: list[BadImage] = []
     done = 0
@@ -140,7 +145,10 @@ def readable(
         bad.extend(part.bad.values())
         done += len(part.index) + len(part.bad)
         yield Tick(what="checking images", done=done, total=len(catalog))
-    yield np.concatenate(good), tuple(bad)
+    kept = np.concatenate(good)
+    if not len(kept):
+        raise none_readable(catalog, bad)
+    return catalog.take(kept), tuple(bad)
 
 
 def bank_logits(cut: Cut, engine: Engine, bank: Bank, *, batch: int = 256) -> Tensor:
@@ -164,7 +172,7 @@ def image_logits(cut: Cut, engine: Engine, catalog: Catalog, *, batch: int, work
         at_least_px=spec.resize_px,
         workers=workers,
     ):
-        refuse(list(part.bad.values()))
+        refuse(list(part.bad.values()), do="put them back: they were readable when the fit began")
         with torch.inference_mode():
             logits.append(engine.run(cut.model, part.images[:, 0]).cpu())
     return torch.cat(logits)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from tlkit.errors import OptionError
 from tlkit.model.assemble import Cut
 from tlkit.model.build import Plan
 from tlkit.options import FitOptions
 
 SOLVABLE_BYTES = 2 << 30
-"""The largest bank that lbfgs takes: it needs the whole of it in memory, twice."""
+"""The largest bank that lbfgs takes: with its scaled copies it is in memory up to three times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,8 @@ def recipe_for(
             do="use --optimizer adamw, or --head linear --freeze backbone",
         )
     if optimizer == "auto":
-        fits = images * options.views * bytes_each <= SOLVABLE_BYTES
+        views = 1 if options.augment in ("auto", "none") else options.views
+        fits = images * views * bytes_each <= SOLVABLE_BYTES
         optimizer = "lbfgs" if convex and fits else "adamw"
         why = (
             "the head is linear on frozen features, so its best is solved for"
@@ -94,6 +97,20 @@ def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int 
             options.refuse(names, because)
     if cut.has_bank and distinct is not None and options.views > distinct:
         options.refuse(["views"], f"at most {distinct}: --augment {recipe.augment} has no more")
+
+
+def refuse_lone_images(options: FitOptions, cut: Cut, recipe: Recipe) -> None:
+    """Raise `OptionError` for steps of one image through a BatchNorm that is trained."""
+    cut.training(True)
+    trained = any(isinstance(one, _BatchNorm) and one.training for one in cut.trained.modules())
+    cut.training(False)
+    if options.batch == 1 and recipe.optimizer != "lbfgs" and trained:
+        raise OptionError(
+            "BatchNorm cannot be trained on one image at a time",
+            found="--batch 1, and a BatchNorm among what is trained",
+            expected="at least 2 images in a step",
+            do="use --batch 2 or more, or freeze what holds the BatchNorm",
+        )
 
 
 def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[str], bool, str]]:

@@ -1,7 +1,7 @@
 """Run: a whole fit, from splits to a trained model, as a stream of events.
 
 In: the options, a chosen backbone, `Splits`. Out: events, and at the end a `Trained`.
-Nothing is written here: the run folder is the caller's (tlkit/api.py).
+Nothing is written here: the run folder is the caller's (tlkit/fitting.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tlkit.backbone import Backbone
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.split import Splits
 from tlkit.data.transforms import Augmentation, augmentation
+from tlkit.errors import FolderError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.build import build
 from tlkit.model.device import Engine, engine
@@ -37,7 +38,13 @@ from tlkit.train.loop import (
     readable,
 )
 from tlkit.train.probe import resolve, solve
-from tlkit.train.recipe import Recipe, plan_of, recipe_for, refuse_idle
+from tlkit.train.recipe import (
+    Recipe,
+    plan_of,
+    recipe_for,
+    refuse_idle,
+    refuse_lone_images,
+)
 from tlkit.weights import Weights
 
 
@@ -103,6 +110,8 @@ def train(
         course = yield from _from_bank(options, cut, chosen_engine, splits, augment)
     else:
         course = yield from _from_images(options, cut, chosen_engine, splits, augment)
+    _refuse_gone(splits, course.train_labels)
+    refuse_lone_images(options, cut, recipe)
     history, best = yield from _keep_best(options, cut, chosen_engine, course, recipe)
     probabilities = course.val_logits().double().softmax(dim=1).numpy()
     if recipe.refit:
@@ -143,7 +152,7 @@ def _from_bank(
         views=1, what="features, val", workers=options.workers,
     )  # fmt: skip
     bad = train.bad + val.bad
-    yield from _about_bad(options, bad)
+    yield from about_bad(options, bad)
     if cut.head_only:
         scale = cut.model.head.get_submodule("scale")
         if isinstance(scale, Scale):
@@ -165,13 +174,10 @@ def _from_images(
     bad: list[BadImage] = []
     kept = []
     for catalog in (splits.train, splits.val):
-        for one in readable(catalog, workers=options.workers):
-            if isinstance(one, Tick):
-                yield one
-            else:
-                kept.append(catalog.take(one[0]))
-                bad.extend(one[1])
-    yield from _about_bad(options, tuple(bad))
+        good, more = yield from readable(catalog, workers=options.workers)
+        kept.append(good)
+        bad.extend(more)
+    yield from about_bad(options, tuple(bad))
     train, val = kept
     # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
     at_least_px = 2 * cut.model.spec.crop_px
@@ -195,11 +201,26 @@ def _from_images(
     )
 
 
-def _about_bad(options: FitOptions, bad: tuple[BadImage, ...]) -> Generator[Note, None, None]:
+def about_bad(options: FitOptions, bad: tuple[BadImage, ...]) -> Generator[Note, None, None]:
+    """Refuse unreadable images, or name each as left out: as `on_bad` says."""
     if options.on_bad == "error":
         refuse(list(bad))
     for one in bad:
         yield Note(text=f"left out: {one.path}: {one.reason}")
+
+
+def _refuse_gone(splits: Splits, labels: Tensor) -> None:
+    """Raise `FolderError` for a class of which no training image could be read."""
+    classes = splits.train.classes
+    counts = torch.bincount(labels, minlength=len(classes))
+    gone = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if gone:
+        raise FolderError(
+            f"{splits.train.root} has classes without a readable image to learn from",
+            found=listing(gone),
+            expected="at least one of each class, besides those held out",
+            do="repair or add images, or remove these folders",
+        )
 
 
 def _keep_best(
