@@ -24,6 +24,11 @@ ATTACH = ("replace", "last", "append")
 POOL = ("keep", "avg", "max", "avgmax", "flatten")
 OPTIMIZERS = ("auto", "lbfgs", "adamw", "sgd")
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps"
+# The tables stand where they are used; importing them for a help text would load torch.
+# tests/house/test_laws.py holds the two together.
+HEADS_HELP = "linear, mlp, vgg, bn-mlp"
+AUGMENT_HELP = "auto, none, mirror, light, standard, strong, upright, aerial or FILE"
+TTA_HELP = "none, mirror, five, ten, multi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +191,7 @@ class FitOptions(Checked):
         "The head in place of the classifier, of its last layer, or behind its outputs.",
         choices=ATTACH,
     )
-    head: str = option("linear", "The kind of head.", metavar="a head's name")
+    head: str = option("linear", "The kind of head.", metavar=HEADS_HELP)
     hidden: int = option(500, "Width of the hidden layer of a head that has one.", min=1, max=65536)
     dropout: float = option(0.3, "Dropout of a head that has one.", min=0.0, max=0.95)
     pool: str = option(
@@ -200,7 +205,7 @@ class FitOptions(Checked):
     augment: str = option(
         "auto",
         "Augmentation: a preset, or an albumentations pipeline in a YAML or JSON file.",
-        metavar="auto, a preset's name or FILE",
+        metavar=AUGMENT_HELP,
     )
     views: int = option(
         2,
@@ -261,7 +266,7 @@ class FitOptions(Checked):
 class PredictOptions(Checked):
     """How images are looked at when predicting and evaluating."""
 
-    tta: str = option("none", "Test-time views to average over.", metavar="a policy's name")
+    tta: str = option("none", "Test-time views to average over.", metavar=TTA_HELP)
     scales: str = option(
         "256,384,512", "For multi: the shorter sides, in pixels.", metavar="PX,PX,..."
     )

@@ -103,6 +103,17 @@ def test_every_option_stands_in_the_readme(record):
     assert missing == []
 
 
+def test_the_help_names_every_row_of_the_tables():
+    from tlkit.data.transforms import PRESETS
+    from tlkit.model.heads import HEADS
+    from tlkit.predict.tta import POLICIES
+
+    allowed = {one.name: one.allowed for one in [*declared(FitOptions), *declared(PredictOptions)]}
+    assert allowed["head"] == ", ".join(HEADS)
+    assert allowed["augment"] == f"auto, {', '.join(PRESETS)} or FILE"
+    assert allowed["tta"] == ", ".join(POLICIES)
+
+
 def test_every_command_stands_in_the_readme():
     from tlkit.cli import main
 
