@@ -103,6 +103,7 @@ def train(
     )
     augment = augmentation(recipe.augment, cut.model.spec, options.seed)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
+    refuse_lone_images(options, cut, recipe)
     for reason in recipe.reasons:
         yield Note(text=reason)
     chosen_engine.place(cut.model)
@@ -111,7 +112,6 @@ def train(
     else:
         course = yield from _from_images(options, cut, chosen_engine, splits, augment)
     _refuse_gone(splits, course.train_labels)
-    refuse_lone_images(options, cut, recipe)
     history, best = yield from _keep_best(options, cut, chosen_engine, course, recipe)
     probabilities = course.val_logits().double().softmax(dim=1).numpy()
     if recipe.refit:
