@@ -30,6 +30,7 @@ from tlkit.weights import (
     Weights,
     WeightSet,
     torchvision_sets,
+    untrained,
     with_input,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "WeightSet",
     "Weights",
     "torchvision_sets",
+    "untrained",
     "with_input",
 ]
 
@@ -60,7 +62,7 @@ class Network:
     """A built network in the parts that the engine joins, cuts and freezes."""
 
     features: nn.Module
-    """(B, 3, H, W) -> feature map (B, F, h, w), or tokens (B, T, F).
+    """(B, channels, H, W) -> feature map (B, F, h, w), or tokens (B, T, F).
 
     Where it is an `nn.Sequential` of exactly the stages in order, a frozen run of first stages is
     computed once and stored; otherwise a partly frozen `features` runs whole in every step.

@@ -38,7 +38,7 @@ from tlkit.report.evaluation import evaluate
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.train.events import Epoch, Event, Note
-from tlkit.train.loop import readable
+from tlkit.train.feeds import readable
 from tlkit.train.recipe import plan_of
 from tlkit.train.run import Trained, about_bad, train
 from tlkit.weights import digest
@@ -171,7 +171,7 @@ def _about(parts: Parts) -> Iterator[Note]:
 def _card(
     options: FitOptions, chosen: Chosen, trained: Trained, parts: Parts, validation: Evaluation
 ) -> Card:
-    resolved = dataclasses.asdict(options) | {
+    resolved = dataclasses.asdict(trained.options) | {
         "weights": trained.weights.name,
         "optimizer": trained.recipe.optimizer,
         "augment": Path(trained.recipe.augment).name,
@@ -191,7 +191,7 @@ def _card(
         ),
         input=trained.cut.model.spec,
         classes=parts.train.classes,
-        plan=dataclasses.asdict(plan_of(options)) | {"weights": trained.weights.name},
+        plan=dataclasses.asdict(plan_of(trained.options)) | {"weights": trained.weights.name},
         options=resolved,
         precision=trained.engine.precision,
         images={
@@ -228,6 +228,7 @@ def _write_report(
                     "optimizer": trained.recipe.optimizer,
                     "augment": trained.recipe.augment,
                     "refit": trained.recipe.refit,
+                    "freeze": trained.options.freeze,
                     "device": str(trained.engine.device),
                     "precision": trained.engine.precision,
                     "weights": card.weights.name,

@@ -22,12 +22,15 @@ Options = TypeVar("Options", bound="Checked")
 
 ATTACH = ("replace", "last", "append")
 POOL = ("keep", "avg", "max", "avgmax", "flatten")
-OPTIMIZERS = ("auto", "lbfgs", "adamw", "sgd")
+OPTIMIZERS = ("auto", "lbfgs", "adamw", "adam", "sgd")
+STRATEGIES = ("auto", "probe", "finetune", "probe+finetune")
+MONITORS = ("loss", "accuracy", "balanced")
 DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps"
 # The tables stand where they are used; importing them for a help text would load torch.
 # tests/house/test_laws.py holds the two together.
 HEADS_HELP = "linear, mlp, vgg, bn-mlp"
-AUGMENT_HELP = "auto, none, mirror, light, standard, strong, upright, aerial or FILE"
+AUGMENT_HELP = "auto, none, mirror, light, standard, strong, upright, vgg, aerial or FILE"
+SCHEDULES_HELP = "cosine, constant, one-cycle, step, plateau"
 TTA_HELP = "none, mirror, five, ten, multi"
 
 
@@ -197,15 +200,37 @@ class FitOptions(Checked):
     pool: str = option(
         "keep", "How the feature map becomes a vector; keep is the backbone's way.", choices=POOL
     )
+    strategy: str = option(
+        "auto",
+        "Train the head alone, all that --freeze leaves, or first the one and then the other; "
+        "auto is probe on pretrained weights and finetune on random ones.",
+        choices=STRATEGIES,
+    )
     freeze: str = option(
-        "features",
-        "What stays as it was loaded.",
-        metavar="features, backbone, none or to:STAGE",
+        "auto",
+        "What stays as it was loaded; auto is features, and nothing for --strategy finetune, "
+        "probe+finetune and random weights.",
+        metavar="auto, features, backbone, none or to:STAGE",
     )
     augment: str = option(
         "auto",
         "Augmentation: a preset, or an albumentations pipeline in a YAML or JSON file.",
         metavar=AUGMENT_HELP,
+    )
+    jitter: str = option(
+        "auto",
+        "For --augment vgg: the shorter side is drawn from here before the crop; auto is 8/7 to "
+        "16/7 of the network's input, the VGG paper's 256 to 512 at 224 px.",
+        metavar="auto or MIN,MAX",
+    )
+    mixup: float = option(
+        0.0, "Blend pairs of images, with weights from Beta(X, X); 0 does not.", min=0.0, max=10.0
+    )
+    cutmix: float = option(
+        0.0,
+        "Paste a box of one image into another, sized by Beta(X, X); 0 does not.",
+        min=0.0,
+        max=10.0,
     )
     views: int = option(
         2,
@@ -218,19 +243,75 @@ class FitOptions(Checked):
         "Passes over the training images; for lbfgs, penalties tried from strong to weak.",
         min=1,
     )
-    batch: int = option(32, "Images in one step of adamw or sgd.", min=1)
+    batch: int = option(32, "Images in one pass of the network while training.", min=1)
+    accumulate: int = option(
+        1, "Batches whose gradients make one step: as a batch that many times larger.", min=1
+    )
     optimizer: str = option(
         "auto",
         "lbfgs solves a linear head on frozen features; auto takes it there, else adamw.",
         choices=OPTIMIZERS,
     )
+    momentum: float = option(0.9, "Momentum of sgd.", min=0.0, max=0.999)
     lr: float = option(1e-3, "Peak rate of the head.", above=0.0)
     backbone_lr: float = option(
         1e-4,
         "Peak rate of unfrozen parts of the backbone, a kept classifier among them.",
         above=0.0,
     )
-    weight_decay: float = option(0.01, "Weight decay of adamw and sgd.", min=0.0)
+    stage_decay: float = option(
+        1.0,
+        "Factor on the rate from each unfrozen stage to the one before it: early stages change "
+        "less.",
+        above=0.0,
+        max=1.0,
+    )
+    unfreeze_every: int = option(
+        0,
+        "Epochs after which one more unfrozen stage begins to learn, the last one first; 0: all "
+        "from the start.",
+        min=0,
+    )
+    weight_decay: float = option(
+        0.01, "Weight decay of adamw; L2 penalty of adam and sgd.", min=0.0
+    )
+    schedule: str = option(
+        "cosine", "How the rates go on after the warm-up.", metavar=SCHEDULES_HELP
+    )
+    warmup: str = option(
+        "auto",
+        "Share of all steps in which the rates rise; auto is 0.05, 0.3 for one-cycle, 0 for "
+        "constant.",
+        metavar="auto or a number from 0 to 0.9",
+    )
+    step_epochs: int = option(10, "For step: epochs between two cuts of the rates.", min=1)
+    gamma: float = option(0.1, "For step and plateau: the factor of a cut.", above=0.0, max=0.99)
+    plateau_epochs: int = option(
+        3, "For plateau: epochs without a better --monitor before a cut.", min=1
+    )
+    cuts: int = option(
+        3, "For plateau: cuts before the end; the plateau after the last one ends the run.", min=0
+    )
+    monitor: str = option(
+        "loss",
+        "The validation score that says which epoch is better: the one that is kept, and what "
+        "plateau and --patience wait for.",
+        choices=MONITORS,
+    )
+    patience: int = option(
+        0, "Stop after this many epochs without a better --monitor; 0: never early.", min=0
+    )
+    clip: float = option(
+        0.0,
+        "Largest norm of all gradients together; larger ones are scaled down. 0: none.",
+        min=0.0,
+    )
+    ema: float = option(
+        0.0,
+        "Judge and keep a moving average of the trained weights with this decay; 0: the weights.",
+        min=0.0,
+        max=0.99999,
+    )
     label_smoothing: float = option(
         0.0, "Share of the target spread over all classes.", min=0.0, max=0.9
     )
@@ -253,6 +334,12 @@ class FitOptions(Checked):
         "auto",
         "Arithmetic of the network; auto is bf16 on a GPU that has it, else fp32.",
         choices=("auto", "fp32", "bf16"),
+    )
+    layout: str = option(
+        "auto",
+        "Order of the numbers of a feature map in memory; auto is channels-last. Which is faster "
+        "depends on the processor; it changes results by rounding only.",
+        choices=("auto", "channels-last", "contiguous"),
     )
     workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)
     on_bad: str = option(

@@ -13,6 +13,7 @@ from tlkit.model.heads import HEADS
 from tlkit.options import Checked, declared
 from tlkit.plugins import find, load
 from tlkit.predict.tta import POLICIES
+from tlkit.train.schedule import SCHEDULES
 
 
 def backbones(distribution: str = "tlkit") -> str:
@@ -47,6 +48,15 @@ def presets() -> str:
     return markdown(
         ("preset", "what it does"), [(f"`{name}`", one.about) for name, one in PRESETS.items()]
     )
+
+
+def schedules() -> str:
+    """`train.schedule.SCHEDULES`"""
+    rows = []
+    for name, one in SCHEDULES.items():
+        uses = ", ".join(f"`--{use.replace('_', '-')}`" for use in sorted(one.uses))
+        rows.append((f"`{name}`", one.about, f"{one.warmup:g}", uses))
+    return markdown(("schedule", "the rates after the warm-up", "warm-up", "options"), rows)
 
 
 def options(record: type[Checked]) -> str:

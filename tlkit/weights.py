@@ -293,6 +293,30 @@ def read_state(path: Path) -> StateDict:
     return state
 
 
+@dataclass(frozen=True)
+class Unpublished:
+    """The source of weights that nobody has published."""
+
+    def where(self) -> str:
+        return "nowhere: the network is trained from scratch"
+
+    def on_disk(self) -> bool:
+        return True
+
+    def fetch(self) -> StateDict:
+        raise WeightsError(
+            "this network has no published weights",
+            found="a request to load them",
+            expected="--weights none, or a file",
+            do="train it from scratch",
+        )
+
+
+def untrained(spec: InputSpec) -> WeightSet:
+    """The only weight set of a network without published weights: its input, and random numbers."""
+    return WeightSet(name="none", input=spec, source=Unpublished(), licence="", classes=None)
+
+
 def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     """The chosen weights, read from where they are.
 
@@ -301,7 +325,7 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     """
     first = sets[0]
     table = {"default": first, **{one.name: one for one in sets}}
-    if choice == "none":
+    if is_random(sets, choice):
         return Weights(name="none", input=first.input, licence="", classes=None, state=None)
     if choice not in table and looks_like_file(choice):
         path = Path(os.path.expanduser(choice))
@@ -320,6 +344,11 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
         classes=chosen.classes,
         state=chosen.source.fetch(),
     )
+
+
+def is_random(sets: Sequence[WeightSet], choice: str) -> bool:
+    """Whether a weights choice means random numbers."""
+    return choice == "none" or (choice == "default" and sets[0].name == "none")
 
 
 def looks_like_file(choice: str) -> bool:

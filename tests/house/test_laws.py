@@ -107,10 +107,12 @@ def test_the_help_names_every_row_of_the_tables():
     from tlkit.data.transforms import PRESETS
     from tlkit.model.heads import HEADS
     from tlkit.predict.tta import POLICIES
+    from tlkit.train.schedule import SCHEDULES
 
     allowed = {one.name: one.allowed for one in [*declared(FitOptions), *declared(PredictOptions)]}
     assert allowed["head"] == ", ".join(HEADS)
     assert allowed["augment"] == f"auto, {', '.join(PRESETS)} or FILE"
+    assert allowed["schedule"] == ", ".join(SCHEDULES)
     assert allowed["tta"] == ", ".join(POLICIES)
 
 

@@ -128,12 +128,16 @@ def test_a_bank_trains_the_same_head_as_images_do(colours):
     from tlkit.model.build import build
     from tlkit.model.device import engine
     from tlkit.train.bank import fill
+    from tlkit.train.feeds import BankFeed, ImageFeed
     from tlkit.train.judge import Verdict
-    from tlkit.train.loop import BankFeed, ImageFeed, epochs, optimizer_for
+    from tlkit.train.loop import epochs, loss_for
+    from tlkit.train.optimizer import optimizer_for
     from tlkit.train.recipe import plan_of
 
     catalog = scan_parts(colours).train
-    options = FitOptions(backbone="tiny", epochs=2, batch=8, optimizer="sgd", lr=0.1)
+    options = FitOptions(
+        backbone="tiny", freeze="features", epochs=2, batch=8, optimizer="sgd", lr=0.1
+    )
     heads = []
     for banked in (True, False):
         one = build(TINY, plan_of(options), 3).cut
@@ -149,8 +153,9 @@ def test_a_bank_trains_the_same_head_as_images_do(colours):
                 seed=0, workers=1,
             )  # fmt: skip
         steps = epochs(
-            one, chosen, feed, lambda: Verdict(loss=0, accuracy=0, balanced_accuracy=0), options,
-            optimizer=optimizer_for(one, options, "sgd"), class_weights=None,
+            one, feed, lambda: Verdict(loss=0, accuracy=0, balanced_accuracy=0), options,
+            optimizer=optimizer_for(one, options, "sgd"),
+            loss=loss_for(chosen, feed.module, options, class_weights=None, classes=3),
         )  # fmt: skip
         list(steps)
         heads.append(one.trained_tensors())
@@ -339,6 +344,9 @@ def test_every_option_changes_something(colours):
         "freeze": "to:stage2", "augment": "strong", "views": 1, "epochs": 3, "batch": 5,
         "optimizer": "sgd", "lr": 0.01, "backbone_lr": 0.01, "weight_decay": 0.5,
         "label_smoothing": 0.3, "val_fraction": 0.4, "seed": 5, "precision": "bf16",
+        "schedule": "constant", "warmup": "0.5", "clip": 0.01, "ema": 0.9,
+        "unfreeze_every": 1, "strategy": "probe+finetune",
+        "layout": "contiguous",
     }  # fmt: skip
     uneven = make_folder(colours.parent / "uneven", per_class=4)
     make_folder(uneven, classes=("red", "green", "blue", "black"), per_class=9, seed=1)
@@ -357,6 +365,24 @@ def test_every_option_changes_something(colours):
         if not differs(plain, other):
             idle.append(name)
     assert idle == []
+    longer = {**base, "epochs": 4}
+    # What needs company, with what the base has besides it.
+    pairs = {
+        "momentum": ({**base, "optimizer": "sgd"}, 0.2),
+        "step_epochs": ({**longer, "schedule": "step", "step_epochs": 1}, 3),
+        "gamma": ({**longer, "schedule": "step", "step_epochs": 1}, 0.9),
+        "jitter": ({**base, "freeze": "none", "augment": "vgg"}, "36,40"),
+        "mixup": ({**base, "freeze": "none"}, 1.0),
+        "accumulate": ({**base, "batch": 4}, 2),
+        "stage_decay": ({**base, "freeze": "none"}, 0.1),
+        "cutmix": ({**base, "freeze": "none"}, 1.0),
+    }
+    for name, (others, value) in pairs.items():
+        one, other = (
+            trained(colours, **options)[0].cut.trained_tensors()
+            for options in (others, {**others, name: value})
+        )
+        assert differs(one, other), name
     (uneven / "red" / "000.png").unlink()
     one, other = (
         trained(uneven, **base, balance=how)[0].cut.trained_tensors() for how in ("none", "classes")
@@ -365,8 +391,11 @@ def test_every_option_changes_something(colours):
     # What is left is where to compute and what to do with files; each has a test of its own.
     from tlkit.options import declared
 
-    rest = {one.name for one in declared(FitOptions)} - changes.keys()
-    assert rest == {"backbone", "balance", "refit", "device", "workers", "on_bad"}
+    rest = {one.name for one in declared(FitOptions)} - changes.keys() - pairs.keys()
+    assert rest == {
+        "backbone", "balance", "refit", "device", "workers", "on_bad",
+        "plateau_epochs", "cuts", "patience", "monitor",  # tests/train/test_schedule.py
+    }  # fmt: skip
 
 
 def test_a_refit_learns_from_the_validation_images_and_leaves_their_scores_alone(colours):

@@ -11,10 +11,11 @@ from tlkit.model.build import Plan, build
 from tlkit.options import FitOptions
 from tlkit.testing import TINY
 from tlkit.train.bank import Bank
+from tlkit.train.feeds import BankFeed, shuffled
 from tlkit.train.judge import balanced_weights, verdict
-from tlkit.train.loop import BankFeed, optimizer_for, shuffled
+from tlkit.train.optimizer import optimizer_for
 from tlkit.train.recipe import plan_of
-from tlkit.train.schedule import factor
+from tlkit.train.schedule import Pace
 
 
 def test_an_epoch_is_a_permutation_and_no_two_are_alike():
@@ -41,7 +42,8 @@ def test_epochs_take_the_views_in_turn_and_every_image_once():
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])
 def test_the_rate_rises_then_falls_and_stays_within_its_peak(steps):
-    factors = [factor(step, steps) for step in range(steps)]
+    pace = Pace(FitOptions(epochs=1), steps_per_epoch=steps)
+    factors = [pace.factor(step) for step in range(steps)]
     top = factors.index(max(factors))
     assert factors[: top + 1] == sorted(factors[: top + 1])
     assert factors[top:] == sorted(factors[top:], reverse=True)
@@ -67,7 +69,7 @@ def test_head_and_backbone_have_their_own_rates_and_biases_are_not_decayed():
 
 
 def test_frozen_parameters_are_not_given_to_the_optimizer():
-    options = FitOptions(backbone="tiny")
+    options = FitOptions(backbone="tiny", freeze="features")
     cut = build(TINY, plan_of(options), 3).cut
     groups = optimizer_for(cut, options, "adamw").param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(cut.model.head.parameters()))

@@ -39,21 +39,27 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
     from tlkit.train.events import Event, Note
 
     with show.meter() as tell:
+        before: Epoch | None = None
 
         def each(event: Event) -> None:
+            nonlocal before
             if isinstance(event, Tick):
                 tell(event)
             elif isinstance(event, Note):
                 click.echo(show.one_line(event.text), err=True)
             else:
-                _epoch(event)
+                _epoch(event, heading=before is None or event.number < before.number)
+                before = event
 
         result = finish(fit_events(folder, options, out=out, overwrite=overwrite), each)
     named = {"validation": result.validation}
     if result.test is not None:
         named["test"] = result.test
     show.scores(named)
-    click.echo(f"kept epoch {result.best.number} of {len(result.history)}, by validation loss")
+    click.echo(
+        f"kept epoch {result.best.number} of {result.history[-1].number}, by validation "
+        f"{'balanced accuracy' if options.monitor == 'balanced' else options.monitor}"
+    )
     size_kib = result.head.stat().st_size / 1024
     click.echo(
         f"head: {show.one_line(str(result.head))} ({size_kib:,.0f} KiB), in {result.wall_s:.1f} s"
@@ -63,9 +69,9 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
         sys.exit(1)
 
 
-def _epoch(one: Epoch) -> None:
+def _epoch(one: Epoch, *, heading: bool) -> None:
     """A line of the table that grows while training."""
-    if one.number == 1:
+    if heading:
         click.echo("epoch      rate  train loss  val loss  accuracy  balanced    seconds")
     click.echo(
         f"{one.number:5d} {one.rate:9.2g} {one.train_loss:11.4f} {one.val_loss:9.4f} "

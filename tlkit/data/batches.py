@@ -30,7 +30,7 @@ class Batch:
     """B images that were read, and those of the same stretch that could not be."""
 
     images: Tensor
-    """(B, V, 3, h, w) uint8, laid out channels-last; V views of each."""
+    """(B, V, channels, h, w) uint8, laid out channels-last; V views of each."""
     index: NDArray[np.int64]
     """(B,) positions in the list of paths."""
     bad: Mapping[int, BadImage]
@@ -47,7 +47,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Read `paths` in order, in batches of these sizes, which add up to their number.
 
-    `look(image, position)` makes (V, h, w, 3) or (h, w, 3) of an image (H, W, 3); it runs in
+    `look(image, position)` makes (V, h, w, c) or (h, w, c) of an image (H, W, 3); it runs in
     threads, and must give the same shape for every image. `workers` 0 means one per core.
     """
     count = workers or os.cpu_count() or 1

@@ -122,6 +122,18 @@ def centre(image: Pixels, px: int) -> Pixels:
     return image[top : top + px, left : left + px]
 
 
+def in_channels(image: Pixels, channels: int) -> Pixels:
+    """(..., H, W, 3) -> (..., H, W, channels): as it is, or for one channel its luma (BT.601).
+
+    A grey image's three equal channels become exactly the one they were made of.
+    """
+    if channels == image.shape[-1]:
+        return image
+    flat = image.reshape(-1, image.shape[-2], 3)
+    grey = np.asarray(cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    return grey.reshape(*image.shape[:-1], 1)
+
+
 def refuse(
     bad: Sequence[BadImage],
     *,

@@ -1,6 +1,7 @@
 """Transforms: what the network sees of an image, when learning.
 
-In: (H, W, 3) pixels and which image and view this is. Out: (px, px, 3), px the `InputSpec`'s crop.
+In: (H, W, 3) pixels and which image and view this is. Out: (px, px, channels), both numbers the
+`InputSpec`'s. Augmentations work in colour; for a network that wants grey, their result is made so.
 This is the only module that knows albumentations, which it imports only where a pipeline needs it.
 
 Each view of an image draws from a random stream of its own, a function of (seed, image, view) and
@@ -23,11 +24,11 @@ import cv2
 import numpy as np
 
 from tlkit.backbone import InputSpec
-from tlkit.data.images import Pixels, centre, resize
+from tlkit.data.images import Pixels, centre, in_channels, resize
 from tlkit.errors import OptionError, pick
 
 Look = Callable[[Pixels, int, int], Pixels]
-"""(image, image's number, view's number) -> (px, px, 3)."""
+"""(image, image's number, view's number) -> (px, px, channels)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,17 @@ class Augmentation:
 
 def plain(spec: InputSpec, image: Pixels) -> Pixels:
     """The view of evaluation: shorter side to `resize_px`, square of `crop_px` from the middle."""
-    return centre(resize(image, spec.resize_px, spec.interpolation), spec.crop_px)
+    square = centre(resize(image, spec.resize_px, spec.interpolation), spec.crop_px)
+    return in_channels(square, spec.channels)
 
 
-def augmentation(choice: str, spec: InputSpec, seed: int) -> Augmentation:
-    """What `--augment` means: a preset's name, or a YAML or JSON file of albumentations."""
+def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto") -> Augmentation:
+    """What `--augment` means: a preset's name, or a YAML or JSON file of albumentations.
+
+    `jitter` are the sizes of the preset vgg. Raises `OptionError`, `UnknownName`.
+    """
+    if choice == "vgg":
+        return Augmentation(name=choice, look=_vgg(spec, seed, jitter), distinct=None)
     if choice not in PRESETS and Path(choice).suffix.lower() in (".yaml", ".yml", ".json"):
         return Augmentation(name="file", look=_from_file(Path(choice), spec, seed), distinct=None)
     preset = pick(PRESETS, choice, "augmentation preset", also=", or a .yaml or .json file")
@@ -88,7 +95,7 @@ def _composed(steps: Callable[[Any, InputSpec], list[Any]]) -> Callable[[InputSp
             # Shrunk once by area: the linear interpolation of random crops would alias.
             if min(image.shape[:2]) > 2 * spec.crop_px:
                 image = resize(image, 2 * spec.crop_px, spec.interpolation)
-            return apply(image, number, view)
+            return in_channels(apply(image, number, view), spec.channels)
 
         return look
 
@@ -155,6 +162,44 @@ def _aerial(library: Any, spec: InputSpec) -> list[Any]:
     return [_crop(library, spec, 0.5), library.SquareSymmetry(p=1.0)]
 
 
+def _vgg(spec: InputSpec, seed: int, jitter: str = "auto") -> Look:
+    """Scale jitter as in the VGG paper (arXiv 1409.1556, 3.1): S from [Smin, Smax], then a crop."""
+    least, most = _sizes(jitter, spec)
+    library = _albumentations()
+    steps = [
+        library.RandomCrop(spec.crop_px, spec.crop_px),
+        library.HorizontalFlip(p=0.5),
+        library.RGBShift(r_shift_limit=20, g_shift_limit=20, b_shift_limit=20, p=0.5),
+    ]
+    apply = _seeded(library.Compose(steps), seed)
+
+    def look(image: Pixels, number: int, view: int) -> Pixels:
+        side = least + _drawn(f"{seed}/{number}/{view}/side") % (most - least + 1)
+        scaled = resize(image, side, spec.interpolation)
+        return in_channels(apply(scaled, number, view), spec.channels)
+
+    return look
+
+
+def _sizes(jitter: str, spec: InputSpec) -> tuple[int, int]:
+    """Pixels from "256,512". Raises `OptionError`."""
+    if jitter == "auto":
+        return round(spec.crop_px * 8 / 7), round(spec.crop_px * 16 / 7)
+    parts = [one.strip() for one in jitter.split(",")]
+    if len(parts) == 2 and all(one.isascii() and one.isdecimal() for one in parts):
+        least, most = map(int, parts)
+        if spec.crop_px <= least <= most <= 4096:
+            return least, most
+    raise OptionError(
+        "the sizes of the scale jitter cannot be used",
+        found=f"--jitter {jitter}",
+        expected=f"MIN,MAX in pixels, from {spec.crop_px}, the side of the network's input, "
+        "to 4096",
+        do=f"for this backbone: --jitter {round(spec.crop_px * 8 / 7)},"
+        f"{round(spec.crop_px * 16 / 7)}",
+    )
+
+
 def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
     """A user's pipeline. What it gives is brought to the network's size by the plain view."""
     albumentations = _albumentations()
@@ -193,7 +238,7 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
                 do="take Normalize and ToTensorV2 out of the pipeline",
             )
         if seen.shape[:2] == (spec.crop_px, spec.crop_px):
-            return seen
+            return in_channels(seen, spec.channels)
         return plain(spec, seen)
 
     return look
@@ -206,12 +251,16 @@ def _seeded(pipeline: Any, seed: int) -> Look:
     def apply(image: Pixels, number: int, view: int) -> Pixels:
         if not hasattr(own, "pipeline"):
             own.pipeline = copy.deepcopy(pipeline)
-        key = hashlib.blake2b(f"{seed}/{number}/{view}".encode(), digest_size=4).digest()
-        own.pipeline.set_random_seed(int.from_bytes(key, "little"))
+        own.pipeline.set_random_seed(_drawn(f"{seed}/{number}/{view}"))
         seen: Pixels = own.pipeline(image=image)["image"]
         return seen
 
     return apply
+
+
+def _drawn(key: str) -> int:
+    """32 random bits that are a function of the key."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
 
 
 def _albumentations() -> Any:
@@ -245,6 +294,12 @@ PRESETS: Mapping[str, Preset] = {
     "upright": Preset(
         about="small shifts, tilts and scales, never mirrored: for digits, text, signs",
         make=_composed(_upright),
+        distinct=None,
+    ),
+    "vgg": Preset(
+        about="the shorter side drawn from --jitter, a crop, mirrored, colours shifted: "
+        "as in the VGG paper",
+        make=_vgg,
         distinct=None,
     ),
     "aerial": Preset(

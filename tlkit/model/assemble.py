@@ -15,6 +15,7 @@ Not here: the kinds of heads (heads.py), running (device.py), the loop (train/).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ FREEZE = ("features", "backbone", "none")
 
 
 class Normalise(nn.Module):
-    """(B, 3, H, W) uint8 -> float, scaled to [0, 1], less the mean, by the std."""
+    """(B, channels, H, W) uint8 -> float, scaled to [0, 1], less the mean, by the std."""
 
     mean: Tensor
     std: Tensor
@@ -68,7 +69,7 @@ class Pool(nn.Module):
 
 
 class Assembled(nn.Module):
-    """(B, 3, H, W) uint8 -> logits (B, C)."""
+    """(B, channels, H, W) uint8 -> logits (B, C)."""
 
     def __init__(self, network: Network, neck: nn.Module, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -216,6 +217,37 @@ class Cut:
             self.trained.train()
             for module in self.still:
                 module.eval()
+
+    def open_stages(self) -> dict[str, Sequence[nn.Module | nn.Parameter]]:
+        """The stages of the features that are trained, in order."""
+
+        def trained(part: nn.Module | nn.Parameter) -> bool:
+            members = part.parameters() if isinstance(part, nn.Module) else (part,)
+            return any(one.requires_grad for one in members)
+
+        return {
+            name: parts
+            for name, parts in self.model.stages.items()
+            if any(trained(part) for part in parts)
+        }
+
+    @contextmanager
+    def holding(self, parts: Sequence[nn.Module | nn.Parameter]) -> Iterator[None]:
+        """Training mode in which these parts too stay as they are, until the block ends."""
+        self.training(True)
+        held = []
+        for part in parts:
+            if isinstance(part, nn.Module):
+                part.eval()
+            members = part.parameters() if isinstance(part, nn.Module) else (part,)
+            held += [one for one in members if one.requires_grad]
+        for one in held:
+            one.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for one in held:
+                one.requires_grad_(True)
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Names in the model -> the parameters that are trained, and the buffers beside them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tlkit.backbone import InputSpec
-from tlkit.data.images import Pixels, resize
+from tlkit.data.images import Pixels, in_channels, resize
 from tlkit.errors import OptionError, pick
 from tlkit.options import PredictOptions
 
@@ -52,11 +52,12 @@ def views_of(options: PredictOptions, spec: InputSpec) -> tuple[View, ...]:
 
 
 def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> Pixels:
-    """(H, W, 3) -> (V, px, px, 3): each scale is made once, each view cut from it."""
+    """(H, W, 3) -> (V, px, px, channels): each scale is made once, each view cut from it."""
     scaled = {
         px: resize(image, px, spec.interpolation) for px in {view.shorter_px for view in views}
     }
-    return np.stack([_square(scaled[view.shorter_px], view, spec.crop_px) for view in views])
+    squares = np.stack([_square(scaled[view.shorter_px], view, spec.crop_px) for view in views])
+    return in_channels(squares, spec.channels)
 
 
 def _square(image: Pixels, view: View, px: int) -> Pixels:

@@ -21,7 +21,7 @@ class Epoch:
     """One pass over the training images, and what it reached on the validation images."""
 
     number: int
-    """From 1."""
+    """From 1; 0 is what fine-tuning began with, after a probe."""
     rate: float
     """Learning rate of the head at its end; for lbfgs, the penalty on the squared weights."""
     train_loss: float

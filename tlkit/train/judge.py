@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from tlkit.data.batches import batches, even_parts
+from tlkit.data.folder import Catalog
+from tlkit.data.images import refuse
+from tlkit.data.transforms import plain
+from tlkit.model.assemble import Cut
+from tlkit.model.device import Engine
+from tlkit.train.bank import Bank
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -29,7 +37,10 @@ Judge = Callable[[], Verdict]
 def loss_of(
     logits: Tensor, labels: Tensor, class_weights: Tensor | None, smoothing: float
 ) -> Tensor:
-    """Cross-entropy: (B, C), (B,) -> scalar, the (weighted) mean over the batch."""
+    """Cross-entropy: (B, C) and (B,) or (B, C) of shares -> scalar, the (weighted) batch mean.
+
+    The same as the negative log-likelihood (NLL) of the log-softmax.
+    """
     return functional.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)
 
 
@@ -48,3 +59,38 @@ def verdict(logits: Tensor, labels: Tensor) -> Verdict:
         accuracy=float(right.float().mean()),
         balanced_accuracy=float(torch.stack(recalls).mean()),
     )
+
+
+def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
+    """What two scores are compared by: the lower is the better one."""
+    if monitor == "loss":
+        return (score.loss,)
+    # Shares of few images are often equal; then the loss tells.
+    return (-(score.accuracy if monitor == "accuracy" else score.balanced_accuracy), score.loss)
+
+
+def bank_logits(cut: Cut, engine: Engine, bank: Bank, *, batch: int = 256) -> Tensor:
+    """(N, C) logits of the trained part on a bank's first views."""
+    cut.training(False)
+    with torch.inference_mode():
+        return torch.cat(
+            [engine.run(cut.trained, one).cpu() for one in bank.values[:, 0].split(batch)]
+        )
+
+
+def image_logits(cut: Cut, engine: Engine, catalog: Catalog, *, batch: int, workers: int) -> Tensor:
+    """(N, C) logits of the whole model on the plain views of a catalog's images."""
+    spec = cut.model.spec
+    cut.training(False)
+    logits = []
+    for part in batches(
+        catalog.paths,
+        lambda image, position: plain(spec, image),
+        sizes=even_parts(len(catalog), batch),
+        at_least_px=spec.resize_px,
+        workers=workers,
+    ):
+        refuse(list(part.bad.values()), do="put them back: they were readable when the fit began")
+        with torch.inference_mode():
+            logits.append(engine.run(cut.model, part.images[:, 0]).cpu())
+    return torch.cat(logits)

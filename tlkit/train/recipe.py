@@ -6,15 +6,17 @@ Pure. The measurements behind the choices stand in the README ("What auto choose
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlkit.errors import OptionError
+from tlkit.errors import OptionError, pick
 from tlkit.model.assemble import Cut
 from tlkit.model.build import Plan
 from tlkit.options import FitOptions
+from tlkit.train.schedule import SCHEDULES, warmup_share
+from tlkit.weights import WeightSet, is_random
 
 SOLVABLE_BYTES = 2 << 30
 """The largest bank that lbfgs takes: with its scaled copies it is in memory up to three times."""
@@ -31,8 +33,47 @@ class Recipe:
     reasons: tuple[str, ...]
 
 
+def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
+    """The options with `freeze` decided, which shapes the network.
+
+    Raises `OptionError` where `strategy` and `freeze` contradict each other.
+    """
+    strategy, freeze = options.strategy, options.freeze
+    if freeze == "auto":
+        if strategy == "auto":
+            freeze = "none" if is_random(sets, options.weights) else "features"
+        else:
+            freeze = "backbone" if strategy == "probe" else "none"
+    allowed = {
+        "probe": freeze in ("features", "backbone"),
+        "finetune": freeze != "backbone",
+        "probe+finetune": freeze != "backbone",
+    }
+    if not allowed.get(strategy, True):
+        raise OptionError(
+            "--strategy and --freeze contradict each other",
+            found=f"--strategy {strategy} --freeze {freeze}",
+            expected="the head alone to be trained"
+            if strategy == "probe"
+            else "something of the backbone to be trained",
+            do="leave --freeze out: the strategy decides it",
+        )
+    return replace(options, freeze=freeze)
+
+
+def for_the_probe(options: FitOptions) -> FitOptions:
+    """The options of probe+finetune's first part: the same head, everything else by default."""
+    kept = (
+        "backbone", "weights", "attach", "head", "hidden", "dropout", "pool", "label_smoothing",
+        "balance", "monitor", "val_fraction", "seed", "device", "precision", "layout", "workers",
+        "on_bad",
+    )  # fmt: skip
+    same = {name: getattr(options, name) for name in kept}
+    return FitOptions(**same, strategy="probe", freeze="backbone", refit=False)
+
+
 def plan_of(options: FitOptions) -> Plan:
-    """The part of the options that shapes the network."""
+    """The part of the settled options that shapes the network."""
     return Plan(
         weights=options.weights,
         attach=options.attach,
@@ -92,6 +133,7 @@ def recipe_for(
 
 def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int | None) -> None:
     """Raise `OptionError` for options that were set and would have no effect."""
+    warmup_share(options)
     for names, idle, because in _idle(options, cut, recipe):
         if idle:
             options.refuse(names, because)
@@ -118,9 +160,31 @@ def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[
     for name in ("hidden", "dropout"):
         yield [name], name not in uses, f"a head that has it; --head {options.head} has none"
     yield ["views"], not cut.has_bank, "a frozen part to keep views of; here every epoch draws anew"
+    yield ["jitter"], recipe.augment != "vgg", "--augment vgg, whose sizes these are"
     yield (
-        ["batch", "lr", "weight_decay"],
-        recipe.optimizer == "lbfgs",
-        "adamw or sgd: lbfgs has no steps and tries a range of penalties (--optimizer adamw)",
+        ["mixup", "cutmix"],
+        cut.has_bank,
+        "training through the pixels; here frozen features are stored (--freeze none)",
     )
+    yield (
+        [
+            "batch", "accumulate", "momentum", "lr", "weight_decay", "schedule", "warmup",
+            "step_epochs", "gamma", "plateau_epochs", "cuts", "patience", "clip", "ema",
+        ],
+        recipe.optimizer == "lbfgs",
+        "adamw, adam or sgd: lbfgs has no steps and tries a range of penalties "
+        "(--optimizer adamw)",
+    )  # fmt: skip
+    yield ["momentum"], recipe.optimizer != "sgd", "--optimizer sgd"
+    own = pick(SCHEDULES, options.schedule, "schedule").uses
+    for name, users in (
+        ("step_epochs", "step"), ("gamma", "step or plateau"),
+        ("plateau_epochs", "plateau"), ("cuts", "plateau"),
+    ):  # fmt: skip
+        yield [name], name not in own, f"--schedule {users}"
     yield ["backbone_lr"], cut.head_only, "something of the backbone to train; only the head is"
+    yield (
+        ["stage_decay", "unfreeze_every"],
+        not cut.open_stages(),
+        "stages of the features that are trained (--freeze none or to:STAGE)",
+    )

@@ -7,7 +7,8 @@ Nothing is written here: the run folder is the caller's (tlkit/fitting.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,32 +19,35 @@ from tlkit.backbone import Backbone
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.split import Splits
 from tlkit.data.transforms import Augmentation, augmentation
-from tlkit.errors import FolderError, listing
+from tlkit.errors import FolderError, OptionError, listing
 from tlkit.model.assemble import Cut
-from tlkit.model.build import build
+from tlkit.model.assemble import cut as recut
+from tlkit.model.build import build, weight_sets
 from tlkit.model.device import Engine, engine
 from tlkit.model.heads import Scale
 from tlkit.options import FitOptions
 from tlkit.train.bank import Bank, fill
-from tlkit.train.events import Epoch, Event, Note, Tick
-from tlkit.train.judge import Verdict, balanced_weights, verdict
-from tlkit.train.loop import (
-    BankFeed,
-    Feed,
-    ImageFeed,
+from tlkit.train.events import Epoch, Event, Note
+from tlkit.train.feeds import BankFeed, Feed, ImageFeed, readable
+from tlkit.train.judge import (
+    Verdict,
+    balanced_weights,
     bank_logits,
-    epochs,
     image_logits,
-    optimizer_for,
-    readable,
+    standing,
+    verdict,
 )
+from tlkit.train.loop import epochs, loss_for
+from tlkit.train.optimizer import optimizer_for
 from tlkit.train.probe import resolve, solve
 from tlkit.train.recipe import (
     Recipe,
+    for_the_probe,
     plan_of,
     recipe_for,
     refuse_idle,
     refuse_lone_images,
+    settle,
 )
 from tlkit.weights import Weights
 
@@ -52,13 +56,15 @@ from tlkit.weights import Weights
 class Trained:
     """A trained model with what is known of its training."""
 
+    options: FitOptions
+    """With what shapes the network decided (`recipe.settle`)."""
     cut: Cut
     engine: Engine
     weights: Weights
     recipe: Recipe
     history: tuple[Epoch, ...]
     best: Epoch
-    """The epoch of the lowest validation loss; the model holds its tensors, or the refit's."""
+    """The epoch with the best `monitor`; the model holds its tensors, or the refit's."""
     train_images: int
     val_labels: NDArray[np.int64]
     val_probabilities: NDArray[np.float64]
@@ -73,6 +79,7 @@ class _Course:
     feed: Feed
     train_labels: Tensor
     val_labels: Tensor
+    classes: int
     val_logits: Callable[[], Tensor]
     """(N, C) of the model as it is now."""
     bad: tuple[BadImage, ...]
@@ -91,36 +98,33 @@ def train(
 
     Raises every `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
-    chosen_engine = engine(options.device, options.precision)
+    options = settle(options, weight_sets(backbone))
+    chosen_engine = engine(options.device, options.precision, options.layout)
     built = build(backbone, plan_of(options), len(splits.train.classes))
-    cut = built.cut
-    recipe = recipe_for(
-        options,
-        cut,
-        images=len(splits.train),
-        bytes_each=_stored_bytes(cut) if cut.has_bank else 0,
-        own_val=not splits.made,
-    )
-    augment = augmentation(recipe.augment, cut.model.spec, options.seed)
-    refuse_idle(options, cut, recipe, distinct=augment.distinct)
-    refuse_lone_images(options, cut, recipe)
-    for reason in recipe.reasons:
-        yield Note(text=reason)
-    chosen_engine.place(cut.model)
-    if cut.has_bank:
-        course = yield from _from_bank(options, cut, chosen_engine, splits, augment)
-    else:
-        course = yield from _from_images(options, cut, chosen_engine, splits, augment)
-    _refuse_gone(splits, course.train_labels)
-    history, best = yield from _keep_best(options, cut, chosen_engine, course, recipe)
+    last = _prepare(options, built.cut, splits)
+    chosen_engine.place(built.cut.model)
+    start: Epoch | None = None
+    if options.strategy == "probe+finetune":
+        _refuse_head_only(built.cut)
+        head_cut = recut(built.cut.model, "backbone")
+        first = _prepare(for_the_probe(options), head_cut, splits)
+        _, _, reached = yield from _go(first, chosen_engine, splits, None)
+        yield Note(text="the head is in place; now everything that is not frozen is trained")
+        start = replace(reached, number=0, rate=0.0)
+        # The probe froze what is trained from here on.
+        last = replace(last, cut=recut(built.cut.model, options.freeze))
+    elif options.strategy == "finetune":
+        _refuse_head_only(built.cut)
+    course, history, best = yield from _go(last, chosen_engine, splits, start)
     probabilities = course.val_logits().double().softmax(dim=1).numpy()
-    if recipe.refit:
-        yield from _refit(options, cut, chosen_engine, course, best)
+    if last.recipe.refit:
+        yield from _refit(options, last.cut, chosen_engine, course, best)
     return Trained(
-        cut=cut,
+        options=options,
+        cut=last.cut,
         engine=chosen_engine,
         weights=built.weights,
-        recipe=recipe,
+        recipe=last.recipe,
         history=tuple(history),
         best=best,
         train_images=len(course.train_labels),
@@ -128,6 +132,58 @@ def train(
         val_probabilities=probabilities,
         bad=course.bad,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Phase:
+    """One training of a part of the model, decided and checked but not begun."""
+
+    options: FitOptions
+    cut: Cut
+    recipe: Recipe
+    augment: Augmentation
+
+
+def _prepare(options: FitOptions, cut: Cut, splits: Splits) -> _Phase:
+    """Decide what is left open, and refuse what cannot work or would be ignored."""
+    recipe = recipe_for(
+        options,
+        cut,
+        images=len(splits.train),
+        bytes_each=_stored_bytes(cut) if cut.has_bank else 0,
+        own_val=not splits.made,
+    )
+    augment = augmentation(recipe.augment, cut.model.spec, options.seed, jitter=options.jitter)
+    refuse_idle(options, cut, recipe, distinct=augment.distinct)
+    refuse_lone_images(options, cut, recipe)
+    return _Phase(options=options, cut=cut, recipe=recipe, augment=augment)
+
+
+def _refuse_head_only(cut: Cut) -> None:
+    """Raise `OptionError` where fine-tuning would train the head and nothing else."""
+    if cut.head_only:
+        raise OptionError(
+            "there is nothing to fine-tune",
+            found="a backbone that is frozen as a whole",
+            expected="something of it to be trained",
+            do="leave --freeze out, or use --freeze none or to:STAGE",
+        )
+
+
+def _go(
+    phase: _Phase, chosen: Engine, splits: Splits, start: Epoch | None
+) -> Generator[Event, None, tuple[_Course, list[Epoch], Epoch]]:
+    """Train, and leave the model with the tensors of the epoch that was best.
+
+    `start` is what the model has reached already: no epoch that is worse is kept.
+    """
+    for reason in phase.recipe.reasons:
+        yield Note(text=reason)
+    feed_from = _from_bank if phase.cut.has_bank else _from_images
+    course = yield from feed_from(phase.options, phase.cut, chosen, splits, phase.augment)
+    _refuse_gone(splits, course.train_labels)
+    history, best = yield from _keep_best(phase, chosen, course, start)
+    return course, history, best
 
 
 def _stored_bytes(cut: Cut) -> int:
@@ -161,6 +217,7 @@ def _from_bank(
         feed=BankFeed(module=cut.trained, bank=train, batch=options.batch, seed=options.seed),
         train_labels=train.labels,
         val_labels=val.labels,
+        classes=len(splits.train.classes),
         val_logits=lambda: bank_logits(cut, chosen, val),
         bad=bad,
         banks=(train, val),
@@ -193,6 +250,7 @@ def _from_images(
         ),
         train_labels=torch.from_numpy(train.labels),
         val_labels=torch.from_numpy(val.labels),
+        classes=len(splits.train.classes),
         val_logits=lambda: image_logits(
             cut, chosen, val, batch=options.batch, workers=options.workers
         ),
@@ -224,29 +282,30 @@ def _refuse_gone(splits: Splits, labels: Tensor) -> None:
 
 
 def _keep_best(
-    options: FitOptions, cut: Cut, chosen: Engine, course: _Course, recipe: Recipe
+    phase: _Phase, chosen: Engine, course: _Course, start: Epoch | None
 ) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
-    """Train, and leave the model with the tensors of the epoch that was best."""
+    options, cut, name = phase.options, phase.cut, phase.recipe.optimizer
     weights = _class_weights(options, chosen, course.train_labels)
-    records: Iterator[Tick | Epoch]
-    if recipe.optimizer == "lbfgs" and course.banks is not None:
+    records: Iterator[Event]
+    if name == "lbfgs" and course.banks is not None:
         records = solve(
             cut, chosen, course.banks[0], course.judge,
             path=options.epochs, class_weights=weights, smoothing=options.label_smoothing,
         )  # fmt: skip
     else:
-        records = epochs(
-            cut, chosen, course.feed, course.judge, options,
-            optimizer=optimizer_for(cut, options, recipe.optimizer), class_weights=weights,
-        )  # fmt: skip
+        loss = loss_for(
+            chosen, course.feed.module, options, class_weights=weights, classes=course.classes
+        )
+        optimizer = optimizer_for(cut, options, name)
+        records = epochs(cut, course.feed, course.judge, options, optimizer=optimizer, loss=loss)
     history: list[Epoch] = []
     best: Epoch | None = None
     kept: dict[str, Tensor] = {}
-    for record in records:
+    for record in records if start is None else chain([start], records):
         yield record
         if isinstance(record, Epoch):
             history.append(record)
-            if best is None or record.val_loss < best.val_loss:
+            if best is None or _rank(record, options) < _rank(best, options):
                 best = record
                 kept = {name: one.detach().clone() for name, one in cut.trained_tensors().items()}
     if best is None:
@@ -256,6 +315,15 @@ def _keep_best(
             tensor.copy_(kept[name])
     cut.training(False)
     return history, best
+
+
+def _rank(epoch: Epoch, options: FitOptions) -> tuple[float, ...]:
+    score = Verdict(
+        loss=epoch.val_loss,
+        accuracy=epoch.val_accuracy,
+        balanced_accuracy=epoch.val_balanced_accuracy,
+    )
+    return standing(score, options.monitor)
 
 
 def _refit(

@@ -1,0 +1,142 @@
+"""Feeds: the batches of an epoch, from a bank or from images.
+
+In: a bank or a catalog. Out: inputs and labels, in an order that is a function of seed and epoch.
+Next door: loop.py, which takes steps on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tlkit.data.batches import batches, even_parts
+from tlkit.data.folder import Catalog
+from tlkit.data.images import BadImage, Pixels, refuse
+from tlkit.data.transforms import Augmentation
+from tlkit.train.bank import Bank, none_readable
+from tlkit.train.events import Tick
+
+
+class Feed(Protocol):
+    """Where the loop's batches come from."""
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What the inputs are given to."""
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and labels (B,) of one pass in that epoch's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankFeed:
+    """Rows of a bank; epochs take its views in turn."""
+
+    module: nn.Module
+    bank: Bank
+    batch: int
+    seed: int
+
+    @property
+    def images(self) -> int:
+        return len(self.bank.labels)
+
+    @property
+    def steps(self) -> int:
+        return len(even_parts(self.images, self.batch))
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        view = (number - 1) % self.bank.views
+        order = torch.from_numpy(shuffled(len(self.bank.labels), self.seed, number))
+        for part in order.split(even_parts(len(order), self.batch)):
+            yield self.bank.values[part, view], self.bank.labels[part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFeed:
+    """Images read anew in every epoch, augmented differently in each."""
+
+    module: nn.Module
+    catalog: Catalog
+    augmentation: Augmentation
+    at_least_px: int
+    batch: int
+    seed: int
+    workers: int
+
+    @property
+    def images(self) -> int:
+        return len(self.catalog)
+
+    @property
+    def steps(self) -> int:
+        return len(even_parts(self.images, self.batch))
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = shuffled(len(self.catalog), self.seed, number)
+        paths = self.catalog.paths
+
+        def look(image: Pixels, position: int) -> Pixels:
+            return self.augmentation.look(image, int(order[position]), number - 1)
+
+        sizes = even_parts(len(order), self.batch)
+        for part in batches(
+            [paths[i] for i in order],
+            look,
+            sizes=sizes,
+            at_least_px=self.at_least_px,
+            workers=self.workers,
+        ):
+            # All were read before the first epoch; a file that vanished since ends the fit.
+            refuse(
+                list(part.bad.values()), do="put them back: they were readable when the fit began"
+            )
+            labels = torch.from_numpy(self.catalog.labels[order[part.index]])
+            yield part.images[:, 0], labels
+
+
+def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of an epoch: a permutation that is a function of the seed and the epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def readable(
+    catalog: Catalog, *, workers: int
+) -> Generator[Tick, None, tuple[Catalog, tuple[BadImage, ...]]]:
+    """Decode every image once before hours are spent on them: those that can be read, and the bad.
+
+    Raises `FolderError` where none can be read.
+    """
+    good: list[NDArray[np.int64]] = []
+    bad: list[BadImage] = []
+    done = 0
+    nothing = np.zeros((1, 1, 3), np.uint8)
+    for part in batches(
+        catalog.paths,
+        lambda image, position: nothing,
+        sizes=even_parts(len(catalog), 256),
+        at_least_px=1,
+        workers=workers,
+    ):
+        good.append(part.index)
+        bad.extend(part.bad.values())
+        done += len(part.index) + len(part.bad)
+        yield Tick(what="checking images", done=done, total=len(catalog))
+    kept = np.concatenate(good)
+    if not len(kept):
+        raise none_readable(catalog, bad)
+    return catalog.take(kept), tuple(bad)
