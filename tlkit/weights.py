@@ -301,7 +301,7 @@ class Unpublished:
         return "nowhere: the network is trained from scratch"
 
     def on_disk(self) -> bool:
-        return True
+        return False
 
     def fetch(self) -> StateDict:
         raise WeightsError(

@@ -78,7 +78,9 @@ def _inception(modules: int, weights: Weights) -> Network:
         "stage1": nn.Sequential(part(1, 10)),
         "stage2": nn.Sequential(part(Inception.WIDTH, 20)),
     }
-    return _network(stages, nn.Flatten(), nn.Linear(4 * 4 * Inception.WIDTH, CLASSES), weights)
+    # The pooling changes nothing at 28 px; it lets the net look at larger images too.
+    neck = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return _network(stages, neck, nn.Linear(4 * 4 * Inception.WIDTH, CLASSES), weights)
 
 
 def _vgg(weights: Weights) -> Network:

@@ -232,3 +232,37 @@ def test_an_unknown_preset_lists_those_there_are_and_the_nearest():
 
 def test_every_preset_says_what_it_does():
     assert all(one.about for one in PRESETS.values())
+
+
+def test_scale_jitter_draws_the_shorter_side_from_its_range():
+    """A picture of a ramp: the step between neighbours tells how much it was enlarged."""
+    ramp = np.broadcast_to((np.arange(64) * 3).astype(np.uint8)[None, :, None], (64, 64, 3)).copy()
+    look = augmentation("vgg", SPEC, 0, jitter="64,128").look
+    spans = set()
+    for view in range(60):
+        seen = look(ramp, 0, view)
+        assert seen.shape == (SPEC.crop_px, SPEC.crop_px, 3)
+        spans.add(int(np.ptp(seen[0, :, 0].astype(int))))
+    assert min(spans) < 0.62 * max(spans)
+    assert max(spans) <= 3 * SPEC.crop_px
+    fixed = augmentation("vgg", SPEC, 0, jitter="64,64").look
+    assert len({int(np.ptp(fixed(ramp, 0, view)[0, 2:-2, 0].astype(int))) for view in range(9)}) < 4
+
+
+def test_the_automatic_jitter_is_the_papers_at_224_px():
+    from dataclasses import replace
+
+    from tlkit.data.transforms import _sizes
+
+    assert _sizes("auto", replace(SPEC, crop_px=224, resize_px=256)) == (256, 512)
+
+
+@pytest.mark.parametrize("choice", PRESETS)
+def test_a_network_that_wants_grey_gets_one_channel_and_grey_stays_exactly_as_it_was(choice):
+    grey = InputSpec(crop_px=20, resize_px=24, mean=(0.0,), std=(1.0,), channels=1)
+    image = np.repeat(np.random.default_rng(0).integers(0, 256, (24, 24, 1), np.uint8), 3, axis=2)
+    seen = augmentation(choice, grey, 0).look(image, 0, 0)
+    assert seen.shape == (20, 20, 1)
+    assert seen.dtype == np.uint8
+    if choice == "none":
+        assert (seen == image[2:22, 2:22, :1]).all()

@@ -9,6 +9,7 @@ import tlkit_densenet
 import tlkit_inception
 import tlkit_lite
 import tlkit_resnet
+import tlkit_small
 import tlkit_timm
 import tlkit_vgg
 import torch
@@ -18,7 +19,7 @@ from tlkit.backbone import Backbone
 from tlkit.errors import PluginError
 from tlkit.testing import CHECKS, TINY, check_backbone, checks_for
 
-PLUGINS = (tlkit_vgg, tlkit_resnet, tlkit_densenet, tlkit_inception, tlkit_lite)
+PLUGINS = (tlkit_vgg, tlkit_resnet, tlkit_densenet, tlkit_inception, tlkit_lite, tlkit_small)
 EVERY = [one for plugin in PLUGINS for one in vars(plugin).values() if isinstance(one, Backbone)]
 
 TIMM_NAMES = ("resnet18", "vit_tiny_patch16_224", "convnext_atto")
@@ -44,6 +45,8 @@ KNOWN = set(tlkit_timm.timm.names())
     tlkit_densenet.densenet121,
     tlkit_inception.googlenet,
     tlkit_inception.inception_v3,
+    tlkit_small.inception_small,
+    tlkit_small.resnet20,
     *(tlkit_timm.timm.backbone(name) for name in TIMM_NAMES),
     TINY,
 )

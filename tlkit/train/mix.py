@@ -21,9 +21,9 @@ def mix_for(options: FitOptions, classes: int) -> Mix | None:
     """What --mixup and --cutmix mean; both: one of them for each batch. None: neither."""
     kinds: list[v2.Transform] = []
     if options.mixup:
-        kinds.append(v2.MixUp(alpha=options.mixup, num_classes=classes))
+        kinds.append(v2.MixUp(alpha=float(options.mixup), num_classes=classes))
     if options.cutmix:
-        kinds.append(v2.CutMix(alpha=options.cutmix, num_classes=classes))
+        kinds.append(v2.CutMix(alpha=float(options.cutmix), num_classes=classes))
     if not kinds:
         return None
     chosen = v2.RandomChoice(kinds)

@@ -5,7 +5,8 @@ In: a cut model and the options. Out: a torch optimizer whose groups carry their
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,18 +20,12 @@ def optimizer_for(cut: Cut, options: FitOptions, name: str) -> torch.optim.Optim
 
     Biases and norms are not decayed. `peak` in a group is its rate at a schedule factor of 1.
     """
-    rates = stage_rates(cut, options)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter_name, parameter in cut.model.named_parameters():
-        if parameter.requires_grad:
-            head = parameter_name.startswith("head.")
-            rate = options.lr if head else rates.get(id(parameter), options.backbone_lr)
-            decay = options.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    rows = [
-        {"params": members, "lr": rate, "peak": rate, "weight_decay": decay}
-        for (rate, decay), members in groups.items()
-    ]
+    rows: list[dict[str, Any]] = []
+    for rate, members in _by_rate(cut, options):
+        # A group learns as a whole or, before it is unfrozen, not at all.
+        for decay, kept in ((options.weight_decay, _matrices), (0.0, _vectors)):
+            if chosen := [one for one in members if kept(one)]:
+                rows.append({"params": chosen, "lr": rate, "peak": rate, "weight_decay": decay})
     # Fused: one pass over the numbers in place of a dozen.
     if name == "sgd":
         return torch.optim.SGD(rows, lr=options.lr, momentum=options.momentum, fused=True)
@@ -38,17 +33,31 @@ def optimizer_for(cut: Cut, options: FitOptions, name: str) -> torch.optim.Optim
     return kind(rows, lr=options.lr, fused=True)
 
 
-def stage_rates(cut: Cut, options: FitOptions) -> Mapping[int, float]:
-    """Peak rates of the parameters of unfrozen stages, by `id`: the last stage has --backbone-lr,
-    each one before it --stage-decay times that of its successor.
+def _by_rate(cut: Cut, options: FitOptions) -> Iterator[tuple[float, list[nn.Parameter]]]:
+    """The trained parameters of each stage, of the classifier that is kept, and of the head.
 
+    The last stage has --backbone-lr, each before it --stage-decay times that of its successor;
     Howard and Ruder 2018 (arXiv 1801.06146) call this discriminative fine-tuning.
     """
-    rates: dict[int, float] = {}
-    rate = options.backbone_lr
+    rate, seen = options.backbone_lr, set()  # blocks may share parameters
     for members in reversed(cut.open_stages().values()):
-        for one in members:
-            for parameter in one.parameters() if isinstance(one, nn.Module) else (one,):
-                rates[id(parameter)] = rate
+        stage = [
+            parameter
+            for one in members
+            for parameter in (one.parameters() if isinstance(one, nn.Module) else (one,))
+            if parameter.requires_grad and id(parameter) not in seen
+        ]
+        stage = list(dict.fromkeys(stage))
+        seen |= {id(one) for one in stage}
+        yield rate, stage
         rate *= options.stage_decay
-    return rates
+    for part, rate in ((cut.model.body, options.backbone_lr), (cut.model.head, options.lr)):
+        yield rate, [one for one in part.parameters() if one.requires_grad]
+
+
+def _matrices(parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1
+
+
+def _vectors(parameter: nn.Parameter) -> bool:
+    return parameter.ndim <= 1
