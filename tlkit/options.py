@@ -198,7 +198,10 @@ class FitOptions(Checked):
     hidden: int = option(500, "Width of the hidden layer of a head that has one.", min=1, max=65536)
     dropout: float = option(0.3, "Dropout of a head that has one.", min=0.0, max=0.95)
     pool: str = option(
-        "keep", "How the feature map becomes a vector; keep is the backbone's way.", choices=POOL
+        "keep",
+        "How the feature map becomes a vector: keep is the backbone's own way, avg and max pool over "
+        "all places, flatten does not pool.",
+        choices=POOL,
     )
     strategy: str = option(
         "auto",

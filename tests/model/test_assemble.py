@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from tlkit.backbone import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from tlkit.errors import OptionError, UnknownName
-from tlkit.model.assemble import Pool, assemble, cut
+from tlkit.model.assemble import Normalise, Pool, assemble, cut
 from tlkit.model.build import Plan, build
 from tlkit.model.heads import HEADS, make_head
 from tlkit.testing import TINY
@@ -172,3 +173,11 @@ def test_normalisation_is_that_of_the_weights():
     for channel in range(3):
         wanted = (plain[:, channel] - spec.mean[channel]) / spec.std[channel]
         assert torch.allclose(model.normalise(IMAGES)[:, channel], wanted)
+
+
+@pytest.mark.parametrize("mean", [IMAGENET_MEAN, (0.0, 0.5, 1.0)])
+def test_the_inverse_of_the_normalisation_gives_every_pixel_back(mean):
+    normalise = Normalise(InputSpec(crop_px=16, resize_px=16, mean=mean, std=IMAGENET_STD))
+    images = torch.arange(768).remainder(256).to(torch.uint8).view(1, 3, 16, 16)
+    assert torch.equal(normalise.inverse(normalise(images)), images)
+    assert normalise.inverse(torch.full((1, 3, 2, 2), 99.0)).unique().tolist() == [255]

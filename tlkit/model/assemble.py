@@ -42,6 +42,10 @@ class Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return (images.float() / 255 - self.mean) / self.std
 
+    def inverse(self, inputs: Tensor) -> Tensor:
+        """What the network sees -> (B, channels, H, W) uint8, for showing; exactly what it was."""
+        return ((inputs * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
 
 class Pool(nn.Module):
     """Feature map (B, F, h, w) or tokens (B, T, F) -> (B, D).
