@@ -199,7 +199,7 @@ class FitOptions(Checked):
     dropout: float = option(0.3, "Dropout of a head that has one.", min=0.0, max=0.95)
     pool: str = option(
         "keep",
-        "How the feature map becomes a vector: keep is the backbone's own way, avg and max pool over "
+        "How the feature map becomes a vector: keep is the backbone's way, avg and max pool over "
         "all places, flatten does not pool.",
         choices=POOL,
     )
