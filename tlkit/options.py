@@ -269,6 +269,12 @@ class FitOptions(Checked):
         above=0.0,
         max=1.0,
     )
+    batchnorm: str = option(
+        "auto",
+        "Statistics of the backbone's unfrozen BatchNorms: keep those that were loaded, or learn "
+        "them from the batches; auto keeps pretrained ones.",
+        choices=("auto", "keep", "learn"),
+    )
     unfreeze_every: int = option(
         0,
         "Epochs after which one more unfrozen stage begins to learn, the last one first; 0: all "

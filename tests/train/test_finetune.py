@@ -237,8 +237,28 @@ def test_the_average_is_what_is_judged_and_kept_and_training_goes_on_from_the_we
     assert all(torch.equal(one, other) for one, other in zip(judged, seen, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("given", "learnt"),
+    [({}, False), ({"batchnorm": "learn"}, True), ({"weights": "none"}, True)],
+    ids=str,
+)
+def test_statistics_of_pretrained_batchnorms_are_kept_while_their_scale_learns(
+    colours, given, learnt
+):
+    options = {"freeze": "none", "epochs": 1, "optimizer": "sgd", "head": "bn-mlp", **given}
+    result, _ = fitted(colours, **options)
+    fresh = build(TINY, plan_of(result.options), 3).cut.model.state_dict()
+    after = result.cut.model.state_dict()
+    for name, one in fresh.items():
+        if name.startswith("features") and "running" in name:
+            assert torch.equal(one, after[name]) != learnt, name
+    assert not torch.equal(fresh["features.stage1.1.weight"], after["features.stage1.1.weight"])
+    # The head's own BatchNorm begins with statistics of nothing: it always learns.
+    assert after["head.layers.0.num_batches_tracked"] > 0
+
+
 def test_an_average_also_holds_batchnorms_statistics_and_its_counter(colours):
-    run = Run(colours, epochs=1, ema=0.99)
+    run = Run(colours, epochs=1, ema=0.99, batchnorm="learn")
     end = run.after_each_epoch()[-1]
     assert end["features.stage1.1.num_batches_tracked"] > 0
     assert end["features.stage1.1.running_mean"].isfinite().all()

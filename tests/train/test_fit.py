@@ -290,7 +290,7 @@ def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path, way):
 
 
 def test_a_batch_of_one_through_a_trained_batchnorm_is_refused(colours):
-    for way in ({"head": "bn-mlp"}, {"freeze": "none"}):
+    for way in ({"head": "bn-mlp"}, {"freeze": "none", "batchnorm": "learn"}):
         with pytest.raises(OptionError, match="--batch 2"):
             trained(colours, batch=1, epochs=1, **way)
     trained(colours, batch=1, epochs=1, head="mlp")
@@ -346,7 +346,7 @@ def test_every_option_changes_something(colours):
         "label_smoothing": 0.3, "val_fraction": 0.4, "seed": 5, "precision": "bf16",
         "schedule": "constant", "warmup": "0.5", "clip": 0.01, "ema": 0.9,
         "unfreeze_every": 1, "strategy": "probe+finetune",
-        "layout": "contiguous",
+        "layout": "contiguous", "batchnorm": "learn",
     }  # fmt: skip
     uneven = make_folder(colours.parent / "uneven", per_class=4)
     make_folder(uneven, classes=("red", "green", "blue", "black"), per_class=9, seed=1)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlkit.backbone import InputSpec, Network
 from tlkit.errors import OptionError, PluginError, unknown
@@ -236,9 +237,19 @@ class Cut:
         }
 
     @contextmanager
-    def holding(self, parts: Sequence[nn.Module | nn.Parameter]) -> Iterator[None]:
-        """Training mode in which these parts too stay as they are, until the block ends."""
+    def holding(
+        self, parts: Sequence[nn.Module | nn.Parameter], *, statistics: bool
+    ) -> Iterator[None]:
+        """Training mode in which these parts too stay as they are, until the block ends.
+
+        `statistics` keeps those of the backbone's BatchNorms, whose scale and shift still learn.
+        """
         self.training(True)
+        if statistics:
+            for kept in (self.model.features, self.model.neck, self.model.body):
+                for module in kept.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
         held = []
         for part in parts:
             if isinstance(part, nn.Module):

@@ -48,7 +48,8 @@ def epochs(
     for number in range(1, options.epochs + 1):
         started = time.perf_counter()
         total, seen = 0.0, 0
-        with cut.holding(_not_yet(cut, number, options.unfreeze_every)):
+        held = _not_yet(cut, number, options.unfreeze_every)
+        with cut.holding(held, statistics=options.batchnorm == "keep"):
             batches = feed.epoch(number)
             while parts := list(islice(batches, options.accumulate)):
                 for group in optimizer.param_groups:

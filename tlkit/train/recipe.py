@@ -34,14 +34,17 @@ class Recipe:
 
 
 def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
-    """The options with `freeze` decided, which shapes the network.
+    """The options with `freeze` and `batchnorm` decided, which depend on the weights.
 
     Raises `OptionError` where `strategy` and `freeze` contradict each other.
     """
-    strategy, freeze = options.strategy, options.freeze
+    strategy, freeze, batchnorm = options.strategy, options.freeze, options.batchnorm
+    scratch = is_random(sets, options.weights)
+    if batchnorm == "auto":
+        batchnorm = "learn" if scratch else "keep"
     if freeze == "auto":
         if strategy == "auto":
-            freeze = "none" if is_random(sets, options.weights) else "features"
+            freeze = "none" if scratch else "features"
         else:
             freeze = "backbone" if strategy == "probe" else "none"
     allowed = {
@@ -58,7 +61,7 @@ def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
             else "something of the backbone to be trained",
             do="leave --freeze out: the strategy decides it",
         )
-    return replace(options, freeze=freeze)
+    return replace(options, freeze=freeze, batchnorm=batchnorm)
 
 
 def for_the_probe(options: FitOptions) -> FitOptions:
@@ -143,8 +146,8 @@ def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int 
 
 def refuse_lone_images(options: FitOptions, cut: Cut, recipe: Recipe) -> None:
     """Raise `OptionError` for steps of one image through a BatchNorm that is trained."""
-    cut.training(True)
-    trained = any(isinstance(one, _BatchNorm) and one.training for one in cut.trained.modules())
+    with cut.holding((), statistics=options.batchnorm == "keep"):
+        trained = any(isinstance(one, _BatchNorm) and one.training for one in cut.trained.modules())
     cut.training(False)
     if options.batch == 1 and recipe.optimizer != "lbfgs" and trained:
         raise OptionError(
