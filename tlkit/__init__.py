@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from tlkit.errors import TlkitError
     from tlkit.fitting import FitResult, fit, fit_events
     from tlkit.metrics import Evaluation
-    from tlkit.options import FitOptions, PredictOptions
+    from tlkit.model.summary import Summary
+    from tlkit.options import FitOptions, PredictOptions, SummaryOptions
     from tlkit.predict.run import Prediction
+    from tlkit.sizing import summary
 
 __version__ = "0.1.0"
 
@@ -47,12 +49,15 @@ _WHERE = {
     "Network": "tlkit.backbone",
     "PredictOptions": "tlkit.options",
     "Prediction": "tlkit.predict.run",
+    "Summary": "tlkit.model.summary",
+    "SummaryOptions": "tlkit.options",
     "TlkitError": "tlkit.errors",
     "WeightSet": "tlkit.backbone",
     "backbones": "tlkit.classifier",
     "fit": "tlkit.fitting",
     "fit_events": "tlkit.fitting",
     "load": "tlkit.classifier",
+    "summary": "tlkit.sizing",
 }
 
 __all__ = [
@@ -67,6 +72,8 @@ __all__ = [
     "Network",
     "PredictOptions",
     "Prediction",
+    "Summary",
+    "SummaryOptions",
     "TlkitError",
     "WeightSet",
     "__version__",
@@ -74,6 +81,7 @@ __all__ = [
     "fit",
     "fit_events",
     "load",
+    "summary",
 ]
 
 

@@ -15,7 +15,16 @@ from typing import Any
 import click
 
 from tlkit import __version__
-from tlkit.cli import backbones, evaluate, fit, plugins, predict, sample, show
+from tlkit.cli import (
+    backbones,
+    evaluate,
+    fit,
+    plugins,
+    predict,
+    sample,
+    show,
+    summary,
+)
 from tlkit.errors import TlkitError
 
 
@@ -62,6 +71,7 @@ for _command in (
     predict.command,
     evaluate.command,
     backbones.command,
+    summary.command,
     plugins.command,
     sample.command,
 ):

@@ -19,7 +19,7 @@ from tlkit.backbone import Backbone
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.split import Splits
 from tlkit.data.transforms import Augmentation, augmentation
-from tlkit.errors import FolderError, OptionError, listing
+from tlkit.errors import FolderError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.assemble import cut as recut
 from tlkit.model.build import build, weight_sets
@@ -45,6 +45,7 @@ from tlkit.train.recipe import (
     for_the_probe,
     plan_of,
     recipe_for,
+    refuse_head_only,
     refuse_idle,
     refuse_lone_images,
     settle,
@@ -105,7 +106,7 @@ def train(
     chosen_engine.place(built.cut.model)
     start: Epoch | None = None
     if options.strategy == "probe+finetune":
-        _refuse_head_only(built.cut)
+        refuse_head_only(built.cut)
         head_cut = recut(built.cut.model, "backbone")
         first = _prepare(for_the_probe(options), head_cut, splits)
         _, _, reached = yield from _go(first, chosen_engine, splits, None)
@@ -114,7 +115,7 @@ def train(
         # The probe froze what is trained from here on.
         last = replace(last, cut=recut(built.cut.model, options.freeze))
     elif options.strategy == "finetune":
-        _refuse_head_only(built.cut)
+        refuse_head_only(built.cut)
     course, history, best = yield from _go(last, chosen_engine, splits, start)
     probabilities = course.val_logits().double().softmax(dim=1).numpy()
     if last.recipe.refit:
@@ -157,17 +158,6 @@ def _prepare(options: FitOptions, cut: Cut, splits: Splits) -> _Phase:
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
     refuse_lone_images(options, cut, recipe)
     return _Phase(options=options, cut=cut, recipe=recipe, augment=augment)
-
-
-def _refuse_head_only(cut: Cut) -> None:
-    """Raise `OptionError` where fine-tuning would train the head and nothing else."""
-    if cut.head_only:
-        raise OptionError(
-            "there is nothing to fine-tune",
-            found="a backbone that is frozen as a whole",
-            expected="something of it to be trained",
-            do="leave --freeze out, or use --freeze none or to:STAGE",
-        )
 
 
 def _go(
