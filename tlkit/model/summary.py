@@ -197,7 +197,8 @@ def _pass(network: nn.Module, images: Tensor) -> _Seen:
         for number, one in enumerate(_tensors(output)):
             if not number:
                 seen.outputs[name] = tuple(one.shape)
-            if memory.setdefault(one.untyped_storage()._cdata, one) is one:
+            if (place := one.untyped_storage()._cdata) not in memory:
+                memory[place] = one
                 seen.kept.append(one)
 
     with ExitStack() as hooks, counter, torch.enable_grad():

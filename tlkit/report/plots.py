@@ -142,13 +142,21 @@ def rate_range(
         _lines(axes, "Loss", rates, [("raw", losses, SECOND), ("smoothed", smoothed, FIRST)], "")
         _logarithmic(axes, rates)
         axes.set_xlabel("learning rate of the head", fontsize=8, color=INK)
-        # One batch at a rate that breaks everything would press all others into a line.
-        low, high = min(smoothed), max(smoothed)
+        # The losses of rates that break everything would press all others into a line.
+        low, place = min(smoothed), smoothed.index(min(smoothed))
+        top = max(smoothed[: place + 1])
+        high = min(max(smoothed), top + max(top - low, 0.1 * abs(low)))
         axes.set_ylim(low - 0.1 * (high - low) - 1e-6, high + 0.1 * (high - low) + 1e-6)
         told = []
         if lowest is not None:
-            place = rates.index(lowest)
-            axes.plot(lowest, smoothed[place], color=MARK, marker="o", markersize=6, zorder=4)
+            axes.plot(
+                lowest,
+                smoothed[rates.index(lowest)],
+                color=MARK,
+                marker="o",
+                markersize=6,
+                zorder=4,
+            )
             axes.axvline(lowest / 10, color=MARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
             told.append(f"dashed: {lowest / 10:.2g}, a tenth of the rate of the lowest loss (dot)")
         if steepest is not None:
