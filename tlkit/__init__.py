@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from tlkit.errors import TlkitError
     from tlkit.fitting import FitResult, fit, fit_events
     from tlkit.metrics import Evaluation
-    from tlkit.options import FitOptions, PredictOptions
+    from tlkit.model.summary import Summary
+    from tlkit.options import FitOptions, PredictOptions, SummaryOptions, SweepOptions
     from tlkit.predict.run import Prediction
+    from tlkit.rates import find_lr, find_lr_events
+    from tlkit.sizing import summary
+    from tlkit.train.range_test import RangeTest
 
 __version__ = "0.1.0"
 
@@ -47,12 +51,19 @@ _WHERE = {
     "Network": "tlkit.backbone",
     "PredictOptions": "tlkit.options",
     "Prediction": "tlkit.predict.run",
+    "RangeTest": "tlkit.train.range_test",
+    "Summary": "tlkit.model.summary",
+    "SummaryOptions": "tlkit.options",
+    "SweepOptions": "tlkit.options",
     "TlkitError": "tlkit.errors",
     "WeightSet": "tlkit.backbone",
     "backbones": "tlkit.classifier",
+    "find_lr": "tlkit.rates",
+    "find_lr_events": "tlkit.rates",
     "fit": "tlkit.fitting",
     "fit_events": "tlkit.fitting",
     "load": "tlkit.classifier",
+    "summary": "tlkit.sizing",
 }
 
 __all__ = [
@@ -67,13 +78,20 @@ __all__ = [
     "Network",
     "PredictOptions",
     "Prediction",
+    "RangeTest",
+    "Summary",
+    "SummaryOptions",
+    "SweepOptions",
     "TlkitError",
     "WeightSet",
     "__version__",
     "backbones",
+    "find_lr",
+    "find_lr_events",
     "fit",
     "fit_events",
     "load",
+    "summary",
 ]
 
 

@@ -176,8 +176,8 @@ def _fault(one: Declared, value: Any) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions(Checked):
-    """How a head is attached and trained."""
+class ShapeOptions(Checked):
+    """What the network is made of, and what of it is trained."""
 
     backbone: str = option(
         "efficientnet_lite0",
@@ -215,6 +215,12 @@ class FitOptions(Checked):
         "probe+finetune and random weights.",
         metavar="auto, features, backbone, none or to:STAGE",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(ShapeOptions):
+    """How a head is attached and trained."""
+
     augment: str = option(
         "auto",
         "Augmentation: a preset, or an albumentations pipeline in a YAML or JSON file.",
@@ -376,3 +382,28 @@ class PredictOptions(Checked):
         choices=("as-fitted", "fp32", "bf16"),
     )
     workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions(ShapeOptions):
+    """What `tlkit summary` counts on, and how much of it is listed."""
+
+    classes: int = option(
+        0,
+        "Show what fit would build for so many classes; 0: the backbone with its own classifier.",
+        min=0,
+    )
+    px: int = option(
+        0, "Side of the input in pixels; 0: what the weights expect.", min=0, max=16384
+    )
+    batch: int = option(1, "Images in the pass whose sizes are shown.", min=1)
+    depth: int = option(3, "How many levels of modules inside modules are listed.", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(Checked):
+    """The rates that `tlkit lr-find` goes through."""
+
+    min_lr: float = option(1e-7, "Rate of the head in the first step.", above=0.0)
+    max_lr: float = option(10.0, "Rate of the head in the last step.", above=0.0)
+    steps: int = option(100, "Steps from the first rate to the last.", min=10)

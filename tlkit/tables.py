@@ -59,10 +59,13 @@ def schedules() -> str:
     return markdown(("schedule", "the rates after the warm-up", "warm-up", "options"), rows)
 
 
-def options(record: type[Checked]) -> str:
-    """The options of a record."""
+def options(record: type[Checked], *, but: type[Checked] = Checked) -> str:
+    """The options of a record, without those that `but` has too."""
     rows = []
+    elsewhere = {one.name for one in declared(but)}
     for one in declared(record):
+        if one.name in elsewhere:
+            continue
         flag = f"{one.flag}` / `--no-{one.flag[2:]}" if one.type is bool else one.flag
         rows.append((f"`{flag}`", f"`{one.default}`", one.allowed, one.limits.help))
     return markdown(("option", "default", "allowed", "meaning"), rows)

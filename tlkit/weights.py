@@ -323,27 +323,46 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     `choice` is `default` (the first set), a set's name, `none`, or a path.
     A file is read with the first set's `InputSpec`: it is taken to be a variant of it.
     """
+    weights, source = _chosen(sets, choice)
+    return weights if source is None else replace(weights, state=source.fetch())
+
+
+def unread(sets: Sequence[WeightSet], choice: str) -> Weights:
+    """The chosen weights without their numbers: enough to build a network of their shape.
+
+    Nothing is read or downloaded. Raises `WeightsError` for a file that is not there.
+    """
+    weights, source = _chosen(sets, choice)
+    if isinstance(source, WeightFile) and not source.on_disk():
+        source.fetch()  # which says what is wrong with the path
+    return weights
+
+
+def _chosen(sets: Sequence[WeightSet], choice: str) -> tuple[Weights, Source | None]:
+    """The weights but for their state, and where that is; None where it is random."""
     first = sets[0]
     table = {"default": first, **{one.name: one for one in sets}}
     if is_random(sets, choice):
-        return Weights(name="none", input=first.input, licence="", classes=None, state=None)
+        blank = Weights(name="none", input=first.input, licence="", classes=None, state=None)
+        return blank, None
     if choice not in table and looks_like_file(choice):
-        path = Path(os.path.expanduser(choice))
-        return Weights(
+        own = Weights(
             name="file",
             input=first.input,
             licence="as the file's maker says",
             classes=None,
-            state=WeightFile(path).fetch(),
+            state=None,
         )
+        return own, WeightFile(Path(os.path.expanduser(choice)))
     chosen = pick(table, choice, "weight set", also=", none, or a file (.safetensors, .pth, .pt)")
-    return Weights(
+    published = Weights(
         name=chosen.name,
         input=chosen.input,
         licence=chosen.licence,
         classes=chosen.classes,
-        state=chosen.source.fetch(),
+        state=None,
     )
+    return published, chosen.source
 
 
 def is_random(sets: Sequence[WeightSet], choice: str) -> bool:

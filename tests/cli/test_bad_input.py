@@ -182,3 +182,25 @@ def test_errors_show_control_characters_as_escapes(run, tmp_path):
 
 def test_metrics_are_readable_json_after_it_all(fitted):
     assert json.loads((fitted / "metrics.json").read_text())["test"] is None
+
+
+def test_a_summary_of_what_is_not_there_or_does_not_go(run, tmp_path):
+    refused(run("summary", "vgg61"), "did you mean 'vgg")
+    refused(run("summary", "tiny", "--head", "mlp"), "--classes N")
+    refused(run("summary", "inception_small", "--px", 40), "--px 40")
+    refused(run("summary", "tiny", "--depth", "deep"), "whole number")
+    (tmp_path / "file").write_text("x")
+    refused(run("summary", "tiny", "--json", tmp_path / "file" / "s.json"), "s.json")
+
+
+def test_a_range_test_that_cannot_be(run, colours, fitted, tmp_path):
+    refused(run("lr-find", colours, "--backbone", "tiny"), "--optimizer adamw")
+    refused(run("lr-find", colours, "--backbone", "tinny"), "did you mean 'tiny'")
+    refused(run("lr-find", colours, "--backbone", "tiny", "--epochs", 3), "--epochs 3")
+    refused(run("lr-find", tmp_path / "missing"), "nothing at that path")
+    (tmp_path / "empty").mkdir()
+    refused(run("lr-find", tmp_path / "empty"), "no image")
+    before = sorted(one.name for one in fitted.iterdir())
+    refused(run("lr-find", colours, "--backbone", "tiny", "--out", fitted), "is there already")
+    refused(run("lr-find", colours, "--out", colours / "lr"), "one inside the other")
+    assert sorted(one.name for one in fitted.iterdir()) == before

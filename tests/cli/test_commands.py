@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +224,56 @@ def test_an_interrupted_fit_says_so_and_leaves_nothing(run, colours, tmp_path, m
 
     monkeypatch.setattr("tlkit.fitting.curves", interrupt)
     result = run("fit", colours, "--backbone", "tiny", "--out", tmp_path / "mine")
+    assert result.exit_code == 130
+    assert "stopped" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_summary_lists_layers_and_totals_and_writes_json(run, tmp_path):
+    result = run("summary", "tiny", "--depth", 2, "--json", tmp_path / "s.json")
+    assert result.exit_code == 0, result.output
+    assert "stage2" in result.stdout
+    numbers = json.loads((tmp_path / "s.json").read_text())
+    assert f"{numbers['parameters']:,}" in result.stdout
+    assert f"{numbers['multiply_adds']:,}" in result.stdout
+    assert numbers["bytes"]["total"] == sum(
+        numbers["bytes"][one] for one in ("input", "forward", "backward", "parameters")
+    )
+    whole = run("summary", "vgg16")
+    assert "138,357,544" in whole.stdout
+
+
+def test_summary_with_classes_marks_what_is_frozen(run):
+    result = run("summary", "tiny", "--classes", 3, "--head", "mlp", "--freeze", "to:stage1")
+    assert result.exit_code == 0, result.output
+    assert "frozen" in result.stdout.split("in all")[0]
+    assert "trainable" in result.stdout.split("in all")[0]
+
+
+def test_lr_find_prints_both_rates_and_writes_a_numbered_folder(run, colours):
+    words = ["lr-find", colours, "--backbone", "tiny", "--freeze", "none", "--augment", "none"]
+    for place in (f"runs/{colours.name}-tiny-lr-find", f"runs/{colours.name}-tiny-lr-find-2"):
+        result = run(*words, "--batch", 8)
+        assert result.exit_code == 0, result.output
+        assert "suggested: --lr " in result.stdout
+        assert "--backbone-lr" in result.stdout
+        assert place in result.stdout
+        names = sorted(one.name for one in Path(place).iterdir())
+        assert names == ["lr-find.csv", "lr-find.png", "options.json"]
+        rows = list(csv.DictReader((Path(place) / "lr-find.csv").read_text().splitlines()))
+        assert list(rows[0]) == ["step", "rate", "loss", "smoothed"]
+        assert f"{len(rows)} steps" in result.stdout
+        told = json.loads((Path(place) / "options.json").read_text())
+        assert f"suggested: {told['flags']}" in result.stdout
+
+
+def test_an_interrupted_range_test_leaves_nothing(run, colours, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tlkit.rates.rate_range", interrupt)
+    words = ["--backbone", "tiny", "--head", "mlp", "--steps", 10, "--out", tmp_path / "mine"]
+    result = run("lr-find", colours, *words)
     assert result.exit_code == 130
     assert "stopped" in result.stderr
     assert list(tmp_path.iterdir()) == []

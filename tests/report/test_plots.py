@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from tlkit.report import plots
-from tlkit.report.plots import confusion, curves
+from tlkit.report.plots import confusion, curves, rate_range
 from tlkit.train.events import Epoch
 
 
@@ -224,3 +224,19 @@ def test_plots_drawn_at_once_are_those_drawn_alone():
     for thread in threads:
         thread.join()
     assert results == [alone] * 3
+
+
+@pytest.mark.parametrize(
+    "losses", [[2.0], [2.0, 2.0, 2.0], [3.0, 2.0, 1.0, 900.0], [1e-9, 1e-9, 5e-9]]
+)
+@pytest.mark.parametrize("marked", [False, True])
+def test_any_range_test_gives_a_readable_png_with_its_rates_in_words(losses, marked, drawn):
+    rates = [10.0 ** (place - 4) for place in range(len(losses))]
+    mark = rates[-1] if marked else None
+    png = rate_range(rates, losses, losses, steepest=mark, lowest=mark)
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    assert image.width > image.height > 200
+    text = " ".join(written(drawn[0]))
+    assert ("steepest" in text) == marked
+    assert "$" not in text

@@ -15,7 +15,17 @@ from typing import Any
 import click
 
 from tlkit import __version__
-from tlkit.cli import backbones, evaluate, fit, plugins, predict, sample, show
+from tlkit.cli import (
+    backbones,
+    evaluate,
+    fit,
+    lr_find,
+    plugins,
+    predict,
+    sample,
+    show,
+    summary,
+)
 from tlkit.errors import TlkitError
 
 
@@ -61,7 +71,9 @@ for _command in (
     fit.command,
     predict.command,
     evaluate.command,
+    lr_find.command,
     backbones.command,
+    summary.command,
     plugins.command,
     sample.command,
 ):

@@ -23,9 +23,14 @@ else:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def flags_for(record: type[Checked], into: str) -> Callable[[Command], Command]:
-    """Add a flag for each option of `record`; the command gets the record as `into`."""
-    options = list(declared(record))
+def flags_for(
+    record: type[Checked], into: str, *, without: Sequence[str] = ()
+) -> Callable[[Command], Command]:
+    """Add a flag for each option of `record`; the command gets the record as `into`.
+
+    Options in `without` get no flag and keep their defaults: the command has an argument instead.
+    """
+    options = [one for one in declared(record) if one.name not in without]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

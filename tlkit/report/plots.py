@@ -1,6 +1,7 @@
-"""Plots: the two pictures of a report, as PNG bytes.
+"""Plots: the pictures of a report, as PNG bytes.
 
-In: the epochs of a fit; a confusion matrix. Out: bytes of a PNG, the same for the same input.
+In: the epochs of a fit; a confusion matrix; the losses of a range test. Out: bytes of a PNG, the
+same for the same input.
 Drawn with matplotlib's objects and never with pyplot, which keeps figures and opens windows. The
 user's own matplotlib settings are set aside: they could typeset class names as TeX.
 Not here: where a picture is put (html.py).
@@ -121,6 +122,50 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
         return _png(figure)
 
 
+def rate_range(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    *,
+    steepest: float | None,
+    lowest: float | None,
+) -> bytes:
+    """PNG of the losses of a range test over its learning rates, which are growing.
+
+    Marked are the rate of the steepest descent, and the lowest smoothed loss with a tenth of its
+    rate.
+    """
+    with _settings():
+        figure = _figure(6.4, 3.9)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        _lines(axes, "Loss", rates, [("raw", losses, SECOND), ("smoothed", smoothed, FIRST)], "")
+        _logarithmic(axes, rates)
+        axes.set_xlabel("learning rate of the head", fontsize=8, color=INK)
+        # The losses of rates that break everything would press all others into a line.
+        low, place = min(smoothed), smoothed.index(min(smoothed))
+        top = max(smoothed[: place + 1])
+        high = min(max(smoothed), top + max(top - low, 0.1 * abs(low)))
+        axes.set_ylim(low - 0.1 * (high - low) - 1e-6, high + 0.1 * (high - low) + 1e-6)
+        told = []
+        if lowest is not None:
+            axes.plot(
+                lowest,
+                smoothed[rates.index(lowest)],
+                color=MARK,
+                marker="o",
+                markersize=6,
+                zorder=4,
+            )
+            axes.axvline(lowest / 10, color=MARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+            told.append(f"dashed: {lowest / 10:.2g}, a tenth of the rate of the lowest loss (dot)")
+        if steepest is not None:
+            axes.axvline(steepest, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+            told.append(f"dotted: {steepest:.2g}, the steepest descent")
+        figure.supxlabel("; ".join(told), fontsize=8, color=MARK)
+        return _png(figure)
+
+
 def _panel(
     axes: Axes,
     title: str,
@@ -129,17 +174,27 @@ def _panel(
     best: int | None,
 ) -> None:
     """Lines of one panel; the last of them is the one that the best epoch is marked on."""
-    dot = "o" if len(at) <= 30 else ""
     if best is not None:
         axes.axvline(at[best], color=MARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    _lines(axes, title, at, lines, "o" if len(at) <= 30 else "")
+    if best is not None:
+        top = lines[-1][1][best]
+        axes.plot(at[best], top, color=MARK, marker="o", markersize=6, zorder=4, clip_on=False)
+
+
+def _lines(
+    axes: Axes,
+    title: str,
+    at: Sequence[float],
+    lines: Sequence[tuple[str, Sequence[float], str]],
+    dot: str,
+) -> None:
+    """Two lines under their title, with their names."""
     # The first is broad and pale: it is seen under the other where the two are equal.
     for (name, values, colour), width in zip(lines, (3.4, 1.6), strict=True):
         axes.plot(
             at, values, color=colour, label=name, linewidth=width, marker=dot, markersize=width + 2
         )
-    if best is not None:
-        top = lines[-1][1][best]
-        axes.plot(at[best], top, color=MARK, marker="o", markersize=6, zorder=4, clip_on=False)
     axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     # Above the panel, where no line can run under it.
     axes.legend(
@@ -173,18 +228,23 @@ def _horizontal(axes: Axes, at: Sequence[float], *, penalty: bool) -> None:
     if not at:
         axes.set_xticks([])
     elif penalty:
-        strong, weak = max(at), min(at)
-        powers = [10.0**one for one in range(-12, 13) if weak <= 10.0**one <= strong]
-        ticks = powers if len(powers) > 1 else sorted({weak, strong})
-        axes.set_xscale("log")
-        # Written out: matplotlib's own labels of a logarithmic axis are TeX.
-        axes.set_xticks(ticks, [f"{one:.2g}" for one in ticks])
-        axes.set_xticks([], minor=True)
-        axes.set_xlim(strong * 1.3, weak / 1.3)
+        _logarithmic(axes, at)
+        axes.invert_xaxis()
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         space = max(0.5, 0.03 * (max(at) - min(at)))
         axes.set_xlim(min(at) - space, max(at) + space)
+
+
+def _logarithmic(axes: Axes, at: Sequence[float]) -> None:
+    low, high = min(at), max(at)
+    powers = [10.0**one for one in range(-12, 13) if low <= 10.0**one <= high]
+    ticks = powers if len(powers) > 1 else sorted({low, high})
+    axes.set_xscale("log")
+    # Written out: matplotlib's own labels of a logarithmic axis are TeX.
+    axes.set_xticks(ticks, [f"{one:.2g}" for one in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(low / 1.3, high * 1.3)
 
 
 def _percent(axes: Axes) -> None:

@@ -55,7 +55,7 @@ def epochs(
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * pace.factor(step)
                 with drawn(options.seed, "step", step), torch.enable_grad():
-                    total += _step(loss, parts, optimizer, options.clip)
+                    total += take_step(loss, parts, optimizer, options.clip)
                 if average is not None:
                     average.update()
                 seen += sum(len(labels) for _, labels in parts)
@@ -134,7 +134,7 @@ def loss_for(
     return loss
 
 
-def _step(
+def take_step(
     loss_on: Loss,
     parts: list[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,

@@ -137,11 +137,31 @@ def recipe_for(
 def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int | None) -> None:
     """Raise `OptionError` for options that were set and would have no effect."""
     warmup_share(options)
+    refuse_idle_in_head(options)
     for names, idle, because in _idle(options, cut, recipe):
         if idle:
             options.refuse(names, because)
     if cut.has_bank and distinct is not None and options.views > distinct:
         options.refuse(["views"], f"at most {distinct}: --augment {recipe.augment} has no more")
+
+
+def refuse_idle_in_head(options: FitOptions) -> None:
+    """Raise `OptionError` for a width or dropout of a head that has none."""
+    uses = plan_of(options).kind.uses
+    for name in ("hidden", "dropout"):
+        if name not in uses:
+            options.refuse([name], f"a head that has it; --head {options.head} has none")
+
+
+def refuse_head_only(cut: Cut) -> None:
+    """Raise `OptionError` where fine-tuning would train the head and nothing else."""
+    if cut.head_only:
+        raise OptionError(
+            "there is nothing to fine-tune",
+            found="a backbone that is frozen as a whole",
+            expected="something of it to be trained",
+            do="leave --freeze out, or use --freeze none or to:STAGE",
+        )
 
 
 def refuse_lone_images(options: FitOptions, cut: Cut, recipe: Recipe) -> None:
@@ -159,9 +179,6 @@ def refuse_lone_images(options: FitOptions, cut: Cut, recipe: Recipe) -> None:
 
 
 def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[str], bool, str]]:
-    uses = plan_of(options).kind.uses
-    for name in ("hidden", "dropout"):
-        yield [name], name not in uses, f"a head that has it; --head {options.head} has none"
     yield ["views"], not cut.has_bank, "a frozen part to keep views of; here every epoch draws anew"
     yield ["jitter"], recipe.augment != "vgg", "--augment vgg, whose sizes these are"
     yield (

@@ -37,7 +37,7 @@ from tlkit.train.judge import (
     standing,
     verdict,
 )
-from tlkit.train.loop import epochs, loss_for
+from tlkit.train.loop import Loss, epochs, loss_for
 from tlkit.train.optimizer import optimizer_for
 from tlkit.train.probe import resolve, solve
 from tlkit.train.recipe import (
@@ -45,6 +45,7 @@ from tlkit.train.recipe import (
     for_the_probe,
     plan_of,
     recipe_for,
+    refuse_head_only,
     refuse_idle,
     refuse_lone_images,
     settle,
@@ -98,24 +99,9 @@ def train(
 
     Raises every `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
-    options = settle(options, weight_sets(backbone))
-    chosen_engine = engine(options.device, options.precision, options.layout)
-    built = build(backbone, plan_of(options), len(splits.train.classes))
-    last = _prepare(options, built.cut, splits)
-    chosen_engine.place(built.cut.model)
-    start: Epoch | None = None
-    if options.strategy == "probe+finetune":
-        _refuse_head_only(built.cut)
-        head_cut = recut(built.cut.model, "backbone")
-        first = _prepare(for_the_probe(options), head_cut, splits)
-        _, _, reached = yield from _go(first, chosen_engine, splits, None)
-        yield Note(text="the head is in place; now everything that is not frozen is trained")
-        start = replace(reached, number=0, rate=0.0)
-        # The probe froze what is trained from here on.
-        last = replace(last, cut=recut(built.cut.model, options.freeze))
-    elif options.strategy == "finetune":
-        _refuse_head_only(built.cut)
-    course, history, best = yield from _go(last, chosen_engine, splits, start)
+    begun = yield from _begin(options, backbone, splits)
+    options, last, chosen_engine = begun.options, begun.last, begun.engine
+    course, history, best = yield from _go(last, chosen_engine, splits, begun.start)
     probabilities = course.val_logits().double().softmax(dim=1).numpy()
     if last.recipe.refit:
         yield from _refit(options, last.cut, chosen_engine, course, best)
@@ -123,7 +109,7 @@ def train(
         options=options,
         cut=last.cut,
         engine=chosen_engine,
-        weights=built.weights,
+        weights=begun.weights,
         recipe=last.recipe,
         history=tuple(history),
         best=best,
@@ -144,6 +130,84 @@ class _Phase:
     augment: Augmentation
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A fit up to its last training."""
+
+    options: FitOptions
+    """With what shapes the network decided (`recipe.settle`)."""
+    engine: Engine
+    weights: Weights
+    last: _Phase
+    start: Epoch | None
+    """What the probe before it has reached, where there is one."""
+
+
+def _begin(
+    options: FitOptions, backbone: Backbone, splits: Splits
+) -> Generator[Event, None, _Begun]:
+    """Build the model, and train the probe where the strategy has one before the rest."""
+    options = settle(options, weight_sets(backbone))
+    chosen_engine = engine(options.device, options.precision, options.layout)
+    built = build(backbone, plan_of(options), len(splits.train.classes))
+    last = _prepare(options, built.cut, splits)
+    chosen_engine.place(built.cut.model)
+    start: Epoch | None = None
+    if options.strategy == "probe+finetune":
+        refuse_head_only(built.cut)
+        head_cut = recut(built.cut.model, "backbone")
+        first = _prepare(for_the_probe(options), head_cut, splits)
+        _, _, reached = yield from _go(first, chosen_engine, splits, None)
+        yield Note(text="the head is in place; now everything that is not frozen is trained")
+        start = replace(reached, number=0, rate=0.0)
+        # The probe froze what is trained from here on.
+        last = replace(last, cut=recut(built.cut.model, options.freeze))
+    elif options.strategy == "finetune":
+        refuse_head_only(built.cut)
+    return _Begun(
+        options=options, engine=chosen_engine, weights=built.weights, last=last, start=start
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A fit before the first step of its last training."""
+
+    options: FitOptions
+    cut: Cut
+    feed: Feed
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+
+
+def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[Event, None, Ready]:
+    """All that `train` does before the first gradient step of its last training.
+
+    For a range test (range_test.py), which brings rates of its own. Raises every `TlkitError`, one
+    of them where the fit would take no gradient steps.
+    """
+    begun = yield from _begin(options, backbone, splits)
+    last = begun.last
+    if last.recipe.optimizer == "lbfgs":
+        raise OptionError(
+            "a head that is solved has no learning rate",
+            found="a linear head on frozen features, which lbfgs solves",
+            expected="training in steps",
+            do="use --optimizer adamw (or adam, sgd), here and in the fit",
+        )
+    if last.cut.head_only:
+        options.refuse(
+            ["lr"],
+            "a backbone that is trained too, to whose rate this stands; here --min-lr and "
+            "--max-lr are the head's rates",
+        )
+    course = yield from _read(last, begun.engine, splits)
+    optimizer, loss = _steps(last, begun.engine, course)
+    return Ready(
+        options=begun.options, cut=last.cut, feed=course.feed, optimizer=optimizer, loss=loss
+    )
+
+
 def _prepare(options: FitOptions, cut: Cut, splits: Splits) -> _Phase:
     """Decide what is left open, and refuse what cannot work or would be ignored."""
     recipe = recipe_for(
@@ -159,17 +223,6 @@ def _prepare(options: FitOptions, cut: Cut, splits: Splits) -> _Phase:
     return _Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
 
-def _refuse_head_only(cut: Cut) -> None:
-    """Raise `OptionError` where fine-tuning would train the head and nothing else."""
-    if cut.head_only:
-        raise OptionError(
-            "there is nothing to fine-tune",
-            found="a backbone that is frozen as a whole",
-            expected="something of it to be trained",
-            do="leave --freeze out, or use --freeze none or to:STAGE",
-        )
-
-
 def _go(
     phase: _Phase, chosen: Engine, splits: Splits, start: Epoch | None
 ) -> Generator[Event, None, tuple[_Course, list[Epoch], Epoch]]:
@@ -177,13 +230,19 @@ def _go(
 
     `start` is what the model has reached already: no epoch that is worse is kept.
     """
+    course = yield from _read(phase, chosen, splits)
+    history, best = yield from _keep_best(phase, chosen, course, start)
+    return course, history, best
+
+
+def _read(phase: _Phase, chosen: Engine, splits: Splits) -> Generator[Event, None, _Course]:
+    """Say what was decided, and read the images or run the frozen part over them."""
     for reason in phase.recipe.reasons:
         yield Note(text=reason)
     feed_from = _from_bank if phase.cut.has_bank else _from_images
     course = yield from feed_from(phase.options, phase.cut, chosen, splits, phase.augment)
     _refuse_gone(splits, course.train_labels)
-    history, best = yield from _keep_best(phase, chosen, course, start)
-    return course, history, best
+    return course
 
 
 def _stored_bytes(cut: Cut) -> int:
@@ -285,18 +344,15 @@ def _keep_best(
     phase: _Phase, chosen: Engine, course: _Course, start: Epoch | None
 ) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
     options, cut, name = phase.options, phase.cut, phase.recipe.optimizer
-    weights = _class_weights(options, chosen, course.train_labels)
     records: Iterator[Event]
     if name == "lbfgs" and course.banks is not None:
+        weights = _class_weights(options, chosen, course.train_labels)
         records = solve(
             cut, chosen, course.banks[0], course.judge,
             path=options.epochs, class_weights=weights, smoothing=options.label_smoothing,
         )  # fmt: skip
     else:
-        loss = loss_for(
-            chosen, course.feed.module, options, class_weights=weights, classes=course.classes
-        )
-        optimizer = optimizer_for(cut, options, name)
+        optimizer, loss = _steps(phase, chosen, course)
         records = epochs(cut, course.feed, course.judge, options, optimizer=optimizer, loss=loss)
     history: list[Epoch] = []
     best: Epoch | None = None
@@ -315,6 +371,18 @@ def _keep_best(
             tensor.copy_(kept[name])
     cut.training(False)
     return history, best
+
+
+def _steps(phase: _Phase, chosen: Engine, course: _Course) -> tuple[torch.optim.Optimizer, Loss]:
+    """What a gradient step needs besides its batches."""
+    loss = loss_for(
+        chosen,
+        course.feed.module,
+        phase.options,
+        class_weights=_class_weights(phase.options, chosen, course.train_labels),
+        classes=course.classes,
+    )
+    return optimizer_for(phase.cut, phase.options, phase.recipe.optimizer), loss
 
 
 def _rank(epoch: Epoch, options: FitOptions) -> tuple[float, ...]:
