@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tlkit.data.images import BadImage
     from tlkit.errors import TlkitError
     from tlkit.fitting import FitResult, fit, fit_events
+    from tlkit.folds import FoldsResult
     from tlkit.metrics import Evaluation
     from tlkit.options import FitOptions, PredictOptions
     from tlkit.predict.run import Prediction
@@ -43,6 +44,7 @@ _WHERE = {
     "Family": "tlkit.backbone",
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
+    "FoldsResult": "tlkit.folds",
     "InputSpec": "tlkit.backbone",
     "Network": "tlkit.backbone",
     "PredictOptions": "tlkit.options",
@@ -63,6 +65,7 @@ __all__ = [
     "Family",
     "FitOptions",
     "FitResult",
+    "FoldsResult",
     "InputSpec",
     "Network",
     "PredictOptions",
