@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tlkit.data.images import BadImage
     from tlkit.errors import TlkitError
     from tlkit.fitting import FitResult, fit, fit_events
+    from tlkit.folds import FoldsResult
     from tlkit.metrics import Evaluation
     from tlkit.model.summary import Summary
     from tlkit.options import FitOptions, PredictOptions, SummaryOptions, SweepOptions
@@ -47,6 +48,7 @@ _WHERE = {
     "Family": "tlkit.backbone",
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
+    "FoldsResult": "tlkit.folds",
     "InputSpec": "tlkit.backbone",
     "Network": "tlkit.backbone",
     "PredictOptions": "tlkit.options",
@@ -74,6 +76,7 @@ __all__ = [
     "Family",
     "FitOptions",
     "FitResult",
+    "FoldsResult",
     "InputSpec",
     "Network",
     "PredictOptions",

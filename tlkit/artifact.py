@@ -70,7 +70,8 @@ class Card:
     images: Mapping[str, int]
     """Counts: train, val, left_out."""
     metrics: Mapping[str, Any]
-    """Scores on the validation images, which also chose the epoch."""
+    """Scores on the validation images, which also chose the epoch. With folds, `fold` says which
+    of how many this head is."""
     versions: Mapping[str, str]
     tensors_sha256: str
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from tlkit.errors import DiskError, RunFolderError
@@ -57,8 +57,9 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path` when the block ends without an error.
 
-    A folder that holds files of the names in `replace` and nothing else may be replaced. Raises
-    `RunFolderError` at once if `path` holds anything else; `DiskError` where the disk refuses.
+    A folder that holds files of the names in `replace` and nothing else may be replaced; a name may
+    have wildcards, and a folder before it (`fold-*/a.csv`). Raises `RunFolderError` at once if
+    `path` holds anything else; `DiskError` where the disk refuses.
     """
     refuse_occupied(path, replace=replace)
     staged = _beside(path)
@@ -103,7 +104,7 @@ def refuse_occupied(path: Path, *, replace: Collection[str] = ()) -> None:
         )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if path.is_dir() and all(one.name in replace for one in path.iterdir()):
+    if path.is_dir() and _holds_only(path, replace):
         return
     raise RunFolderError(
         f"{path} is there already",
@@ -112,6 +113,25 @@ def refuse_occupied(path: Path, *, replace: Collection[str] = ()) -> None:
         do="choose another place"
         + ("; --overwrite replaces a run folder, and nothing else" if path.is_dir() else ""),
     )
+
+
+def _holds_only(path: Path, names: Collection[str]) -> bool:
+    """Whether all below a folder has one of these names, or is a folder that a name begins with."""
+    folders = {str(PurePosixPath(one).parent) for one in names} - {"."}
+    return all(
+        _named(below.relative_to(path), folders if _real_folder(below) else names)
+        for below in path.rglob("*")
+    )
+
+
+def _named(path: Path, names: Collection[str]) -> bool:
+    # `match` compares from the right: a name says nothing of folders that it does not have.
+    parts = len(path.parts)
+    return any(len(PurePosixPath(one).parts) == parts and path.match(one) for one in names)
+
+
+def _real_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Fitting: the verb `fit`, from a folder to a run folder.
 
-In: a folder and options. Out: events on the way, then a `FitResult`. The command line shows them.
+In: a folder and options. Out: events on the way, then a `FitResult`, or with folds a `FoldsResult`.
+The command line shows them.
 Next door: classifier.py (using what was fitted), runs.py (what lies in a run folder).
 """
 
@@ -11,16 +12,16 @@ import dataclasses
 import inspect
 import io
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from tlkit import artifact, runs
 from tlkit.artifact import Card, Head, WeightsCard
 from tlkit.data.folder import Catalog, Parts, scan_parts
 from tlkit.data.images import BadImage
-from tlkit.data.split import Splits, split
+from tlkit.data.split import Splits, folds, split
 from tlkit.data.transforms import PRESETS
 from tlkit.errors import OptionError, pick
 from tlkit.files import (
@@ -29,6 +30,16 @@ from tlkit.files import (
     refuse_unwritable,
     write_bytes,
     write_text,
+)
+from tlkit.folds import (
+    FoldResult,
+    FoldsResult,
+    fold_card,
+    fold_result,
+    pooled,
+    score_of,
+    together,
+    write_scores,
 )
 from tlkit.metrics import Evaluation, measure
 from tlkit.model.heads import HEADS
@@ -39,6 +50,7 @@ from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.feeds import readable
+from tlkit.train.folds import Fold, Tested, train_folds
 from tlkit.train.recipe import plan_of
 from tlkit.train.run import Trained, about_bad, train
 from tlkit.weights import digest
@@ -71,10 +83,11 @@ def fit_events(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
-) -> Generator[Event, None, FitResult]:
+) -> Generator[Event, None, FitResult | FoldsResult]:
     """Fit a head on a folder, step by step: yields `Note`, `Tick` and `Epoch`, returns the result.
 
-    The run folder appears when all is done, or not at all. Raises `TlkitError`.
+    With `folds` also a `FoldScore` for each head, and the result is a `FoldsResult`. The run folder
+    appears when all is done, or not at all. Raises `TlkitError`.
     """
     started = time.perf_counter()
     options = FitOptions() if options is None else options
@@ -86,10 +99,15 @@ def fit_events(
     runs.refuse_among_photos(run, folder)
     chosen = choose(options.backbone)
     parts = scan_parts(folder)
-    if parts.val is not None:
-        options.refuse(["val_fraction"], "a folder without a val part of its own")
+    if parts.val is not None and not options.folds:
+        options.refuse(["val_fraction", "group_by"], "a folder without a val part of its own")
     yield from _about(parts)
-    splits = split(parts, val_fraction=options.val_fraction, seed=options.seed)
+    if options.folds:
+        crossed = yield from _cross(folder, options, chosen, parts, (run, replace))
+        return dataclasses.replace(crossed, wall_s=time.perf_counter() - started)
+    splits = split(
+        parts, val_fraction=options.val_fraction, seed=options.seed, group_by=options.group_by
+    )
     refuse_unwritable(run)
     test_catalog, unreadable = yield from _readable_test(splits, options)
     trained = yield from train(options, chosen.backbone, splits)
@@ -118,8 +136,61 @@ def fit_events(
     )
 
 
+def _cross(
+    folder: Path,
+    options: FitOptions,
+    chosen: Chosen,
+    parts: Parts,
+    place: tuple[Path, Collection[str]],
+) -> Generator[Event, None, FoldsResult]:
+    """A head for each fold, in a run folder that replaces what `place` says."""
+    plan = folds(parts, count=options.folds, seed=options.seed, group_by=options.group_by)
+    run, replace = place
+    refuse_unwritable(run)
+    results: list[FoldResult] = []
+    tested: list[Tested] = []
+    with new_folder(run, replace=replace) as staged:
+        for one in train_folds(options, chosen.backbone, plan, parts.train):
+            if not isinstance(one, Fold):
+                yield one
+                continue
+            trained, classes = one.trained, parts.train.classes
+            validation = measure(trained.val_labels, trained.val_probabilities, classes)
+            if not results:
+                card = _card(options, chosen, trained, parts, validation)
+                write_text(staged / "options.json", _options_json(folder, options, trained, card))
+            card = fold_card(card, one, validation)
+            head = runs.fold_head(staged, one.number)
+            head.parent.mkdir()
+            artifact.save(head, artifact.tensors_of(trained.cut), card)
+            results.append(fold_result(one, card, validation, run))
+            if one.test is not None:
+                tested.append(one.test)
+            bad = one.bad
+            yield score_of(one, validation)
+        result = FoldsResult(
+            run=run,
+            folds=tuple(results),
+            out_of_fold=pooled(results),
+            test=together(tested, parts.train.classes),
+            bad=bad,
+            wall_s=0.0,
+        )
+        write_scores(staged, result)
+    return result
+
+
 def _refuse_early(options: FitOptions) -> None:
     """What can be told wrong before anything is read."""
+    if options.folds == 1:
+        raise OptionError(
+            "one fold leaves nothing to learn from",
+            found="--folds 1",
+            expected="at least 2, or 0 for one head and no folds",
+            do="use --folds 5, or leave it out",
+        )
+    if options.folds:
+        options.refuse(["val_fraction"], "one head: with --folds, a fold is what is held out")
     pick(HEADS, options.head, "head")
     if options.augment != "auto" and not Path(options.augment).suffix:
         pick(
@@ -217,30 +288,31 @@ def _write_report(
     scores = {"validation": validation.plain(), "test": None if test is None else test.plain()}
     write_text(staged / "history.csv", history_csv(trained.history))
     write_text(staged / "metrics.json", runs.as_json(scores))
-    write_text(
-        staged / "options.json",
-        runs.as_json(
-            {
-                "folder": str(folder),
-                "given": options.changed(),
-                "options": dataclasses.asdict(options),
-                "auto": {
-                    "optimizer": trained.recipe.optimizer,
-                    "augment": trained.recipe.augment,
-                    "refit": trained.recipe.refit,
-                    "freeze": trained.options.freeze,
-                    "device": str(trained.engine.device),
-                    "precision": trained.engine.precision,
-                    "weights": card.weights.name,
-                },
-                "versions": dict(card.versions),
-            }
-        ),
-    )
+    write_text(staged / "options.json", _options_json(folder, options, trained, card))
     solved = trained.recipe.optimizer == "lbfgs"
     write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
     shown = validation if test is None else test
     write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
+
+
+def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Card) -> str:
+    return runs.as_json(
+        {
+            "folder": str(folder),
+            "given": options.changed(),
+            "options": dataclasses.asdict(options),
+            "auto": {
+                "optimizer": trained.recipe.optimizer,
+                "augment": trained.recipe.augment,
+                "refit": trained.recipe.refit,
+                "freeze": trained.options.freeze,
+                "device": str(trained.engine.device),
+                "precision": trained.engine.precision,
+                "weights": card.weights.name,
+            },
+            "versions": dict(card.versions),
+        }
+    )
 
 
 def history_csv(history: Sequence[Epoch]) -> str:
@@ -253,14 +325,35 @@ def history_csv(history: Sequence[Epoch]) -> str:
     return text.getvalue()
 
 
+@overload
+def fit(
+    folder: str | Path,
+    *,
+    folds: int,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> FoldsResult: ...
+
+
+@overload
 def fit(
     folder: str | Path,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
     **options: Any,
-) -> FitResult:
-    """Fit a head on a folder of class folders.
+) -> FitResult: ...
+
+
+def fit(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> FitResult | FoldsResult:
+    """Fit a head on a folder of class folders; with `folds=K`, one for each fold: a `FoldsResult`.
 
     `options` are the fields of `tlkit.FitOptions`; an unknown one is an error that lists them.
     Raises `TlkitError`. `tlkit.fit_events` does the same step by step.
@@ -279,5 +372,5 @@ fit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             for one in declared(FitOptions)
         ),
     ],
-    return_annotation=FitResult,
+    return_annotation=FitResult | FoldsResult,
 )

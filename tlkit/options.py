@@ -338,6 +338,20 @@ class FitOptions(ShapeOptions):
     val_fraction: float = option(
         0.2, "Share of each class held out where the folder has no val.", above=0.0, max=0.9
     )
+    folds: int = option(
+        0,
+        "Cross-validate: so many heads, each judged by the part of the images that it did not "
+        "learn from; 0: one head.",
+        min=0,
+        metavar="0, or whole number from 2",
+    )
+    group_by: str = option(
+        "",
+        "Images that belong together (a patient, a burst) are never learnt from and judged by at "
+        "once: a regular expression whose first group, or whole match, names the group in an "
+        "image's path below its class folder.",
+        metavar="PATTERN",
+    )
     refit: bool = option(
         True,
         "Solve a head once more on training and validation images together, with the penalty that "

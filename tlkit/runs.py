@@ -6,6 +6,11 @@ metrics.json       scores on the validation images, and on the test images if th
 options.json       every option, what `auto` became, the folder
 curves.png         loss and accuracy
 confusion.png      which class was taken for which
+
+With --folds, in place of the one head and the curves (tlkit/folds.py):
+fold-1/ ...        a head.safetensors for each fold
+folds.csv          one row per fold
+out-of-fold.csv    every image as the head sees it that did not learn from it
 """
 
 from __future__ import annotations
@@ -18,8 +23,10 @@ from typing import Any
 from tlkit.errors import RunFolderError
 
 HEAD = "head.safetensors"
+FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
 FILES = frozenset(
     {HEAD, "history.csv", "metrics.json", "options.json", "curves.png", "confusion.png"}
+    | {f"fold-[0-9]*/{HEAD}", FOLDS, OUT_OF_FOLD}
 )
 """All that a run folder holds: --overwrite replaces a folder with these files and no other."""
 RUNS = Path("runs")
@@ -68,6 +75,11 @@ def newest() -> Path:
 def head_in(path: Path) -> Path:
     """A head file, given as itself or as its run folder."""
     return path / HEAD if path.is_dir() else path
+
+
+def fold_head(run: Path, number: int) -> Path:
+    """The head of a fold, counted from 1."""
+    return run / f"fold-{number}" / HEAD
 
 
 def as_json(data: Any) -> str:

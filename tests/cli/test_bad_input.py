@@ -32,7 +32,7 @@ def refused(result, *texts):
         ("--pool", "mean", ["keep, avg, max"]),
         ("--freeze", "featurs", ["did you mean 'features'"]),
         ("--freeze", "to:stage9", ["to:stage1"]),
-        ("--optimizer", "adamx", ["did you mean 'adamw'"]),
+        ("--optimizer", "adamx", ["did you mean 'adam'"]),
         ("--epochs", "0", ["from 1"]),
         ("--epochs", "many", ["whole number"]),
         ("--lr", "-1", ["above 0"]),

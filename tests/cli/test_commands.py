@@ -38,6 +38,38 @@ def test_fit_takes_every_option_that_python_takes(run, colours):
     )  # fmt: skip
 
 
+def test_fit_with_folds_prints_each_their_mean_and_where_the_heads_are(run, tmp_path):
+    for part in ("train", "test"):
+        make_folder(tmp_path / "photos" / part, per_class=6)
+    result = run(
+        "fit", tmp_path / "photos", "--backbone", "tiny", "--epochs", 3, "--folds", 3,
+        "--group-by", r"^(\d+)", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first = [line.split()[0] for line in result.stdout.splitlines() if line.strip()]
+    assert first[:6] == ["fold", "1", "2", "3", "mean", "std"]
+    for words in ("out of fold", "test, mean of the heads", " ± ", "fold-1", "2 more"):
+        assert words in result.stdout
+    assert "for all folds" in result.stderr
+    assert run("evaluate", tmp_path / "photos", "--head", tmp_path / "run/fold-2").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--folds", "1"], "--folds 1"),
+        (["--folds", "2.5"], "--folds 2.5"),
+        (["--folds", "99"], "cannot be shared out over 99 folds"),
+        (["--folds", "2", "--group-by", "("], "not a regular expression"),
+        (["--group-by", "nothing"], "does not name 24 of 24 images"),
+    ],
+)
+def test_folds_that_cannot_be_end_with_an_error(run, colours, words, said):
+    result = run("fit", colours, "--backbone", "tiny", *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
 def test_predict_takes_the_newest_run_and_shows_every_image(run, colours):
     assert run("fit", colours, "--backbone", "tiny").exit_code == 0
     result = run("predict", colours / "red", "--tta")

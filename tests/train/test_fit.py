@@ -395,6 +395,7 @@ def test_every_option_changes_something(colours):
     assert rest == {
         "backbone", "balance", "refit", "device", "workers", "on_bad",
         "plateau_epochs", "cuts", "patience", "monitor",  # tests/train/test_schedule.py
+        "folds", "group_by",  # tests/train/test_folds.py
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tlkit.model.build import Plan, build
 from tlkit.model.device import engine
+from tlkit.model.heads import HEADS, make_head
 from tlkit.testing import TINY
 from tlkit.train.bank import Bank
 from tlkit.train.judge import Verdict
@@ -43,6 +44,47 @@ def test_the_solution_is_that_of_scikit_learn():
         other.fit(inputs, labels)
         ours = cut.model.head(data.values.flatten(0, 1)).softmax(dim=1).detach().numpy()
         assert np.abs(ours - other.predict_proba(inputs)).max() < 2e-3
+
+
+def solved(data, penalties_tried=4, **changes):
+    """The head after a path, and its records."""
+    cut = build(TINY, PLAN, 3).cut
+    cut.model.head = make_head(HEADS["linear"], data.values.shape[-1], 3, 1, 0.0)
+    cut.model.head.scale.fit_to(data.values.flatten(0, 1))
+    plain = {"class_weights": None, "smoothing": 0.0}
+    records = list(
+        solve(cut, engine("cpu", "fp32"), data, judge, path=penalties_tried, **{**plain, **changes})
+    )
+    return cut, records
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize(
+    "changes", [{}, {"smoothing": 0.1, "class_weights": torch.tensor([1.0, 3.0, 0.5])}], ids=str
+)
+def test_in_the_span_of_few_images_the_minimum_is_the_same(monkeypatch, changes, copies):
+    random = torch.Generator().manual_seed(1)
+    labels = torch.arange(40) % 3
+    values = torch.randn(40, 1, 300, generator=random) + labels[:, None, None] * 0.2
+    # Twice the same images: the span has fewer dimensions than there are rows.
+    data = Bank(values=values.repeat(copies, 1, 1), labels=labels.repeat(copies), bad=())
+    inside, records = solved(data, **changes)
+    resolve(
+        inside, engine("cpu", "fp32"), [data], penalty=records[-1].rate,
+        **{"class_weights": None, "smoothing": 0.0, **changes},
+    )  # fmt: skip
+    again = inside.model.head(values[:, 0]).detach()
+    inside, _ = solved(data, **changes)
+    monkeypatch.setattr("tlkit.train.probe.MOST_IN_SPAN", 0)
+    whole, others = solved(data, **changes)
+    for one, other in zip(records, others, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3, abs=1e-4)
+    one, other = (cut.model.head(values[:, 0]).detach() for cut in (inside, whole))
+    assert torch.allclose(one.softmax(dim=1), other.softmax(dim=1), atol=2e-3)
+    assert torch.allclose(one.softmax(dim=1), again.softmax(dim=1), atol=2e-3)
+    strange = torch.randn(50, 300, generator=random)
+    one, other = (cut.model.head(strange).softmax(dim=1) for cut in (inside, whole))
+    assert torch.allclose(one, other, atol=1e-2)
 
 
 def test_weaker_penalties_fit_the_training_images_better():

@@ -11,7 +11,9 @@ from tlkit.cli.flags import flags_for
 from tlkit.options import FitOptions
 
 if TYPE_CHECKING:
-    from tlkit.train.events import Epoch
+    from tlkit.fitting import FitResult
+    from tlkit.folds import FoldsResult, Spread
+    from tlkit.train.events import Epoch, FoldScore
 
 
 @click.command("fit")
@@ -32,11 +34,13 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
     tlkit fit cats_dogs/
     tlkit fit cats_dogs/ --backbone vgg16_bn --freeze features --head mlp
     tlkit fit cats_dogs/ --backbone timm/convnext_tiny --freeze none --epochs 5
+    tlkit fit cats_dogs/ --folds 10
     """
     from tlkit.cli import show
     from tlkit.fitting import fit_events
+    from tlkit.folds import FoldsResult
     from tlkit.steps import Tick, finish
-    from tlkit.train.events import Event, Note
+    from tlkit.train.events import Event, FoldScore, Note
 
     with show.meter() as tell:
         before: Epoch | None = None
@@ -47,11 +51,26 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
                 tell(event)
             elif isinstance(event, Note):
                 click.echo(show.one_line(event.text), err=True)
-            else:
+            elif isinstance(event, FoldScore):
+                _fold(event)
+            elif not options.folds:
                 _epoch(event, heading=before is None or event.number < before.number)
                 before = event
 
         result = finish(fit_events(folder, options, out=out, overwrite=overwrite), each)
+    if isinstance(result, FoldsResult):
+        _folds(result)
+    else:
+        _one(result, options)
+    if result.bad:
+        click.echo(f"{len(result.bad)} images could not be read", err=True)
+        sys.exit(1)
+
+
+def _one(result: FitResult, options: FitOptions) -> None:
+    """What became of a fit."""
+    from tlkit.cli import show
+
     named = {"validation": result.validation}
     if result.test is not None:
         named["test"] = result.test
@@ -64,9 +83,46 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
     click.echo(
         f"head: {show.one_line(str(result.head))} ({size_kib:,.0f} KiB), in {result.wall_s:.1f} s"
     )
-    if result.bad:
-        click.echo(f"{len(result.bad)} images could not be read", err=True)
-        sys.exit(1)
+
+
+def _folds(result: FoldsResult) -> None:
+    """The last lines of the table of folds, and what all heads reached together."""
+    from tlkit.cli import show
+
+    over = result.spread
+    for name in ("mean", "std"):
+        loss, accuracy, balanced = (
+            getattr(over[score], name) for score in ("loss", "accuracy", "balanced_accuracy")
+        )
+        click.echo(f"{name:>4} {'':8} {loss:9.4f} {accuracy:9.1%} {balanced:9.1%}")
+    named = {"out of fold": result.out_of_fold}
+    if result.test is not None:
+        named["test, mean of the heads"] = result.test
+    show.scores(named)
+    click.echo(f"accuracy of a fold: {_plus_minus(over['accuracy'])}")
+    if result.test_spread is not None:
+        click.echo(f"accuracy of a head on test: {_plus_minus(result.test_spread['accuracy'])}")
+    size_kib = sum(one.stat().st_size for one in result.heads) / 1024
+    click.echo(
+        f"heads: {show.one_line(str(result.heads[0]))} and {len(result.heads) - 1} more "
+        f"({size_kib:,.0f} KiB), in {result.wall_s:.1f} s"
+    )
+
+
+def _plus_minus(one: Spread) -> str:
+    return (
+        f"{100 * one.mean:.1f} ± {100 * one.std:.1f} % ({100 * one.min:.1f} to {100 * one.max:.1f})"
+    )
+
+
+def _fold(one: FoldScore) -> None:
+    """A line of the table that grows with each fold."""
+    if one.number == 1:
+        click.echo("fold   images  val loss  accuracy  balanced  epoch      rate")
+    click.echo(
+        f"{one.number:4d} {one.images:8d} {one.loss:9.4f} {one.accuracy:9.1%} "
+        f"{one.balanced_accuracy:9.1%} {one.kept.number:6d} {one.kept.rate:9.2g}"
+    )
 
 
 def _epoch(one: Epoch, *, heading: bool) -> None:

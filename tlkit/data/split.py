@@ -3,16 +3,19 @@
 In: the `Parts` of a folder. Out: `Splits`. Next door: folder.py, batches.py.
 Seeded, and a function of the file names alone: the same folder and seed give the same split on
 every machine, in whatever order the disk lists the files.
+Not here: training on folds (train/folds.py), what is left of that (tlkit/folds.py).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlkit.data.folder import Catalog, Parts
-from tlkit.errors import FolderError, listing
+from tlkit.errors import FolderError, OptionError, listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +29,19 @@ class Splits:
     """Whether tlkit held `val` out itself; False where the folder has one."""
 
 
-def split(parts: Parts, *, val_fraction: float, seed: int) -> Splits:
+def split(parts: Parts, *, val_fraction: float, seed: int, group_by: str = "") -> Splits:
     """The folder's own val, or a stratified share of its training images.
 
-    At least one image of every class is on either side. Raises `FolderError` for fewer than two
-    classes and for classes too small to be shared out.
+    At least one image of every class is on either side, and with `group_by` every group on one
+    (see `groups`). Raises `FolderError` for fewer than two classes and for classes too small to be
+    shared out.
     """
     _refuse_small(parts)
     if parts.val is not None:
         return Splits(train=parts.train, val=parts.val, test=parts.test, made=False)
+    if group_by:
+        chosen = _held_groups(parts.train, groups(parts.train, group_by), val_fraction, seed)
+        return _parted(parts, np.flatnonzero(chosen))
     held_out = []
     for label in range(len(parts.train.classes)):
         members = np.flatnonzero(parts.train.labels == label)
@@ -42,10 +49,143 @@ def split(parts: Parts, *, val_fraction: float, seed: int) -> Splits:
         count = min(max(1, round(len(members) * val_fraction)), len(members) - 1)
         order = np.random.default_rng([seed, label]).permutation(len(members))
         held_out.append(members[order[:count]])
-    val = np.sort(np.concatenate(held_out))
+    return _parted(parts, np.sort(np.concatenate(held_out)))
+
+
+def folds(parts: Parts, *, count: int, seed: int, group_by: str = "") -> tuple[Splits, ...]:
+    """`count` splits of the training images; each image is in `val` of exactly one of them.
+
+    Every class is shared out evenly: scikit-learn's StratifiedKFold, and with `group_by` its
+    StratifiedGroupKFold, which keeps groups together (see `groups`) and is as even as they allow.
+    Raises `FolderError` for a folder with a val part of its own, for fewer than two classes and for
+    classes with fewer images, or groups, than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if parts.val is not None:
+        raise FolderError(
+            f"{parts.val.root} is not needed",
+            found="a val part of the folder's own, and folds",
+            expected="one or the other: every fold is judged by a part of the training images",
+            do=f"move its images into {parts.train.root} or away, or fit without --folds",
+        )
+    catalog = parts.train
+    _refuse_small(parts)
+    if not group_by:
+        _refuse_few(catalog, catalog.counts.tolist(), count, "image")
+        kind = StratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
+        made = kind.split(catalog.labels, catalog.labels)
+        return tuple(_parted(parts, val) for _, val in made)
+    group = groups(catalog, group_by)
+    several = [len(np.unique(group[catalog.labels == one])) for one in range(len(catalog.classes))]
+    _refuse_few(catalog, several, count, "group")
+    kind = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=seed)
+    result = tuple(
+        _parted(parts, np.sort(val)) for _, val in kind.split(catalog.labels, catalog.labels, group)
+    )
+    if not all(len(one.val) and one.train.counts.all() for one in result):
+        raise _no_way(
+            catalog, f"{count} folds with something to judge by, and all classes to learn"
+        )
+    return result
+
+
+def groups(catalog: Catalog, pattern: str) -> NDArray[np.int64]:
+    """(N,) the group of each image, numbered in the order of their names.
+
+    The regular expression `pattern` is searched in the path below the class folder; its first
+    group, or the whole match where it has none, is the name. One name in two classes is one group.
+    Raises `OptionError` for a pattern that is none, `FolderError` for images that it does not name.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise OptionError(
+            "the pattern of the groups is not a regular expression",
+            found=f"--group-by {pattern}: {error}",
+            expected=r"such as '^[^/]+' (a folder in the class folder) or '^(\w+?)_' (up to a _)",
+            do="correct the pattern",
+        ) from error
+    below = [one.partition("/")[2] for one in catalog.files]
+    found = [compiled.search(one) for one in below]
+    names = [one and one.group(1 if compiled.groups else 0) for one in found]
+    missed = [file for file, name in zip(catalog.files, names, strict=True) if not name]
+    if missed:
+        raise FolderError(
+            f"the pattern of the groups does not name {len(missed)} of {len(names)} images",
+            found=listing(missed, most=5),
+            expected=f"a match of --group-by {pattern} in the path below the class folder, such as "
+            f"'{missed[0].partition('/')[2]}'",
+            do="change the pattern, or rename the images",
+        )
+    number = {name: i for i, name in enumerate(sorted({one for one in names if one}))}
+    return np.array([number[one] for one in names if one], dtype=np.int64)
+
+
+def _parted(parts: Parts, val: NDArray[np.int64]) -> Splits:
+    """The split that holds out these positions (sorted) of the training images."""
     train = np.setdiff1d(np.arange(len(parts.train)), val)
     return Splits(
         train=parts.train.take(train), val=parts.train.take(val), test=parts.test, made=True
+    )
+
+
+def _held_groups(
+    catalog: Catalog, group: NDArray[np.int64], fraction: float, seed: int
+) -> NDArray[np.bool_]:
+    """(N,) whether an image is held out: whole groups, near `fraction` of every class.
+
+    Large groups are placed first, as in scikit-learn's StratifiedGroupKFold, those of one size in a
+    drawn order; one is held out where that brings the shares nearer.
+    """
+    sizes = np.zeros((group.max() + 1, len(catalog.classes)))
+    np.add.at(sizes, (group, catalog.labels), 1)
+    totals = sizes.sum(axis=0)
+    order = np.random.default_rng([seed]).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order].sum(axis=1), kind="stable")]
+    held = np.zeros(len(sizes), dtype=bool)
+
+    def distance(more: int) -> float:
+        now = sizes[held].sum(axis=0) + sizes[more]
+        # No class is held out as a whole.
+        return float(np.square(now / totals - fraction).sum()) if (now < totals).all() else np.inf
+
+    best = float(len(totals) * fraction**2)
+    for one in order:
+        if distance(one) < best:
+            best = distance(one)
+            held[one] = True
+    for label in range(len(totals)):
+        if not sizes[held, label].sum():
+            having = [one for one in order if sizes[one, label]]
+            nearest = min(having, key=distance)
+            if distance(nearest) == np.inf:
+                raise _no_way(catalog, f"'{catalog.classes[label]}' in more than one group")
+            held[nearest] = True
+    return held[group]
+
+
+def _refuse_few(catalog: Catalog, there: list[int], count: int, what: str) -> None:
+    few = [
+        f"{one} {what}{'s' if one != 1 else ''} in '{name}'"
+        for name, one in zip(catalog.classes, there, strict=True)
+        if one < count
+    ]
+    if few:
+        raise FolderError(
+            f"{catalog.root} has classes that cannot be shared out over {count} folds",
+            found=listing(few),
+            expected=f"at least {count} {what}s of each class: one for every fold",
+            do="use fewer folds, add images, or remove these folders",
+        )
+
+
+def _no_way(catalog: Catalog, expected: str) -> FolderError:
+    return FolderError(
+        f"the groups of {catalog.root} cannot be shared out",
+        found="groups so large that a side is left without a class",
+        expected=expected,
+        do="use a pattern that makes more and smaller groups, or fewer folds",
     )
 
 

@@ -39,7 +39,8 @@ class Preset:
     make: Callable[[InputSpec, int], Look]
     """(input, seed) -> look."""
     distinct: int | None
-    """How many different views it has; None where every view is new."""
+    """How many different views it has, the first of them the plain one; None where every view is
+    new."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,13 @@ class Bank:
     def views(self) -> int:
         return self.values.shape[1]
 
+    def take(self, rows: NDArray[np.int64], *, views: int) -> Bank:
+        """The first `views` views of the images in these rows, as a bank of its own."""
+        index = torch.from_numpy(rows)
+        values = _room((len(rows), views, *self.values.shape[2:]))
+        torch.index_select(self.values[:, :views], 0, index, out=values)
+        return Bank(values=values, labels=self.labels[index], bad=())
+
 
 def fill(
     cut: Cut,

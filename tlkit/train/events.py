@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tlkit.steps import Tick
 
-__all__ = ["Epoch", "Event", "Note", "Tick"]
+__all__ = ["Epoch", "Event", "FoldScore", "Note", "Tick"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +33,19 @@ class Epoch:
     wall_s: float
 
 
-Event = Note | Tick | Epoch
+@dataclass(frozen=True, kw_only=True)
+class FoldScore:
+    """A fold is trained: what its head reached on the images that it did not learn from."""
+
+    number: int
+    """From 1."""
+    of: int
+    images: int
+    accuracy: float
+    balanced_accuracy: float
+    loss: float
+    """Mean cross-entropy in nats."""
+    kept: Epoch
+
+
+Event = Note | Tick | Epoch | FoldScore

@@ -4,6 +4,7 @@ In: a cut whose head alone is trained, the training bank, the validation bank. O
 each penalty on a path from strong to weak, each solved from the one before.
 Multinomial logistic regression with an L2 penalty on the weights (not the bias) has one minimum, so
 there is no rate, no batch and no luck in it. Solver: L-BFGS (Liu and Nocedal 1989), scipy's.
+Where there are far fewer images than features it works in the span of the images, see `_Span`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from tlkit.errors import TlkitError
@@ -31,6 +35,9 @@ STRONGEST, WEAKEST = 10.0, 1e-4
 
 ONE_THREAD_PRODUCTS = 4_000_000
 """Multiplications in one evaluation of the loss below which one thread is the fastest."""
+
+MOST_IN_SPAN = 512
+"""Rows up to which the basis of their span costs less than it saves."""
 
 
 def penalties(count: int) -> list[float]:
@@ -58,11 +65,15 @@ def solve(
         targets = _targets(labels, layer.out_features, class_weights, smoothing)
         layer.weight.zero_()
         layer.bias.zero_()
+        span = _span(inputs)
+    products = inputs.numel() * layer.out_features
+    del inputs
     for number, penalty in enumerate(penalties(path), start=1):
         started = time.perf_counter()
-        with torch.no_grad(), _threads_for(inputs.numel() * layer.out_features):
-            loss = _minimise(layer, inputs, targets, penalty)
-        val = judge()
+        with torch.no_grad(), threads_for(span.inputs.numel() * layer.out_features):
+            loss = _minimise(layer, span, targets, penalty)
+        with threads_for(products):
+            val = judge()
         yield Epoch(
             number=number,
             rate=penalty,
@@ -90,11 +101,13 @@ def resolve(
         inputs.append(bank.values.flatten(0, 1))
         labels.append(bank.labels.repeat_interleave(bank.views))
         weights.append(torch.full((len(labels[-1]),), 1 / bank.views))
-    with torch.no_grad(), _threads_for(sum(map(torch.numel, inputs)) * layer.out_features):
+    with torch.no_grad():
         every = torch.cat(labels).to(engine.device)
         each = torch.cat(weights).to(engine.device)
         targets = _targets(every, layer.out_features, class_weights, smoothing, each)
-        _minimise(layer, scale(torch.cat(inputs).to(engine.device)), targets, penalty)
+        span = _span(scale(torch.cat(inputs).to(engine.device)))
+        with threads_for(span.inputs.numel() * layer.out_features):
+            _minimise(layer, span, targets, penalty)
 
 
 def _linear(cut: Cut) -> nn.Linear:
@@ -104,14 +117,47 @@ def _linear(cut: Cut) -> nn.Linear:
     return layer
 
 
-def _minimise(
-    layer: nn.Linear,
-    inputs: Tensor,
-    targets: Tensor,
-    penalty: float,
-) -> float:
+@dataclass(frozen=True, kw_only=True)
+class _Span:
+    """The inputs (N, D) of a problem, or the same problem in R = N coordinates.
+
+    The minimum's weights are sums of inputs: a part orthogonal to all of them would change no
+    logit and cost penalty. In an orthonormal basis of what the inputs span, losses, penalties and
+    gradients are those of the problem as a whole, and it is N / D times as large.
+    """
+
+    inputs: Tensor
+    """(N, R); without a basis (N, D)."""
+    basis: Tensor | None
+    """(D, R), orthonormal columns: the inputs are `inputs @ basis.T`."""
+
+    def inside(self, weight: Tensor) -> Tensor:
+        """(C, D) -> (C, R)"""
+        return weight if self.basis is None else weight.to(self.basis) @ self.basis
+
+    def outside(self, weight: Tensor) -> Tensor:
+        """(C, R) -> (C, D)"""
+        return weight if self.basis is None else weight.to(self.basis) @ self.basis.T
+
+
+def _span(inputs: Tensor) -> _Span:
+    """In few coordinates where that is far smaller, and in double precision, on the CPU."""
+    count, width = inputs.shape
+    if count > MOST_IN_SPAN or count > width // 2:
+        return _Span(inputs=inputs, basis=None)
+    with threads_for(0):
+        if not bool(inputs.isfinite().all()):
+            return _Span(inputs=inputs, basis=None)
+        basis, corner = torch.linalg.qr(inputs.T.double().cpu())
+    return _Span(inputs=corner.T.contiguous(), basis=basis)
+
+
+def _minimise(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> float:
     """Move the layer to the minimum; the mean loss there, without the penalty."""
-    classes, width = layer.weight.shape
+    inputs = span.inputs
+    targets = targets.to(inputs)
+    totals = targets.sum(dim=1, keepdim=True)
+    classes, width = len(layer.weight), inputs.shape[1]
     plain = 0.0
 
     def loss_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -121,14 +167,15 @@ def _minimise(
         logs = (inputs @ weight.T + bias).log_softmax(dim=1)
         plain = float(-(targets * logs).sum())
         # d loss / d logits = (the row's total target) * softmax - target
-        slope = targets.sum(dim=1, keepdim=True) * logs.exp() - targets
+        slope = totals * logs.exp() - targets
         gradient = torch.cat(
             [slope.T @ inputs + penalty * weight, slope.sum(dim=0)[:, None]], dim=1
         )
         total = plain + penalty / 2 * float(weight.square().sum())
         return total, gradient.double().cpu().numpy().ravel()
 
-    start = torch.cat([layer.weight, layer.bias[:, None]], dim=1).double().cpu().numpy().ravel()
+    bias = layer.bias[:, None].double().cpu()
+    start = torch.cat([span.inside(layer.weight).double().cpu(), bias], dim=1).numpy().ravel()
     found = minimize(
         loss_and_gradient, start, jac=True, method="L-BFGS-B",
         options={"maxiter": 300, "maxcor": 10, "gtol": 1e-6, "ftol": 1e-9},
@@ -141,21 +188,32 @@ def _minimise(
             do="try --precision fp32, or other weights",
         )
     loss_and_gradient(found.x)
-    best = torch.from_numpy(found.x).to(layer.weight).view(classes, width + 1)
-    layer.weight.copy_(best[:, :-1])
+    best = torch.from_numpy(found.x).view(classes, width + 1)
+    layer.weight.copy_(span.outside(best[:, :-1]))
     layer.bias.copy_(best[:, -1])
     return plain
 
 
 @contextlib.contextmanager
-def _threads_for(products: int) -> Iterator[None]:
-    """One thread for small matrices: meeting the others takes longer than the work."""
+def threads_for(products: int) -> Iterator[None]:
+    """One thread for small matrices: meeting the others takes longer than the work.
+
+    `products` is the number of multiplications in the largest of them.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1 if products < ONE_THREAD_PRODUCTS else before)
     try:
-        yield
+        # scipy's L-BFGS solves systems of a dozen numbers, at a hundred times their price in more.
+        with _blas().limit(limits=1, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The libraries for linear algebra that numpy and scipy have loaded by now."""
+    return ThreadpoolController()
 
 
 def _targets(

@@ -74,7 +74,7 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Course:
+class Course:
     """What an epoch needs, whether it comes from a bank or from images."""
 
     feed: Feed
@@ -121,7 +121,7 @@ def train(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Phase:
+class Phase:
     """One training of a part of the model, decided and checked but not begun."""
 
     options: FitOptions
@@ -138,7 +138,7 @@ class _Begun:
     """With what shapes the network decided (`recipe.settle`)."""
     engine: Engine
     weights: Weights
-    last: _Phase
+    last: Phase
     start: Epoch | None
     """What the probe before it has reached, where there is one."""
 
@@ -150,13 +150,13 @@ def _begin(
     options = settle(options, weight_sets(backbone))
     chosen_engine = engine(options.device, options.precision, options.layout)
     built = build(backbone, plan_of(options), len(splits.train.classes))
-    last = _prepare(options, built.cut, splits)
+    last = prepare(options, built.cut, splits)
     chosen_engine.place(built.cut.model)
     start: Epoch | None = None
     if options.strategy == "probe+finetune":
         refuse_head_only(built.cut)
         head_cut = recut(built.cut.model, "backbone")
-        first = _prepare(for_the_probe(options), head_cut, splits)
+        first = prepare(for_the_probe(options), head_cut, splits)
         _, _, reached = yield from _go(first, chosen_engine, splits, None)
         yield Note(text="the head is in place; now everything that is not frozen is trained")
         start = replace(reached, number=0, rate=0.0)
@@ -208,7 +208,7 @@ def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[
     )
 
 
-def _prepare(options: FitOptions, cut: Cut, splits: Splits) -> _Phase:
+def prepare(options: FitOptions, cut: Cut, splits: Splits) -> Phase:
     """Decide what is left open, and refuse what cannot work or would be ignored."""
     recipe = recipe_for(
         options,
@@ -220,28 +220,28 @@ def _prepare(options: FitOptions, cut: Cut, splits: Splits) -> _Phase:
     augment = augmentation(recipe.augment, cut.model.spec, options.seed, jitter=options.jitter)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
     refuse_lone_images(options, cut, recipe)
-    return _Phase(options=options, cut=cut, recipe=recipe, augment=augment)
+    return Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
 
 def _go(
-    phase: _Phase, chosen: Engine, splits: Splits, start: Epoch | None
-) -> Generator[Event, None, tuple[_Course, list[Epoch], Epoch]]:
+    phase: Phase, chosen: Engine, splits: Splits, start: Epoch | None
+) -> Generator[Event, None, tuple[Course, list[Epoch], Epoch]]:
     """Train, and leave the model with the tensors of the epoch that was best.
 
     `start` is what the model has reached already: no epoch that is worse is kept.
     """
     course = yield from _read(phase, chosen, splits)
-    history, best = yield from _keep_best(phase, chosen, course, start)
+    history, best = yield from keep_best(phase, chosen, course, start)
     return course, history, best
 
 
-def _read(phase: _Phase, chosen: Engine, splits: Splits) -> Generator[Event, None, _Course]:
+def _read(phase: Phase, chosen: Engine, splits: Splits) -> Generator[Event, None, Course]:
     """Say what was decided, and read the images or run the frozen part over them."""
     for reason in phase.recipe.reasons:
         yield Note(text=reason)
     feed_from = _from_bank if phase.cut.has_bank else _from_images
     course = yield from feed_from(phase.options, phase.cut, chosen, splits, phase.augment)
-    _refuse_gone(splits, course.train_labels)
+    refuse_gone(splits, course.train_labels)
     return course
 
 
@@ -255,12 +255,11 @@ def _stored_bytes(cut: Cut) -> int:
 
 def _from_bank(
     options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
-) -> Generator[Event, None, _Course]:
+) -> Generator[Event, None, Course]:
     """Run the frozen part once over everything."""
-    views = options.views if augment.distinct is None else min(options.views, augment.distinct)
     train = yield from fill(
         cut, chosen, splits.train, augment,
-        views=views, what="features, train", workers=options.workers,
+        views=views_kept(options, augment), what="features, train", workers=options.workers,
     )  # fmt: skip
     val = yield from fill(
         cut, chosen, splits.val, augmentation("none", cut.model.spec, options.seed),
@@ -268,24 +267,40 @@ def _from_bank(
     )  # fmt: skip
     bad = train.bad + val.bad
     yield from about_bad(options, bad)
+    return bank_course(options, cut, chosen, (train, val), classes=len(splits.train.classes))
+
+
+def views_kept(options: FitOptions, augment: Augmentation) -> int:
+    """Views of each image in the bank: no more than there are different ones."""
+    return options.views if augment.distinct is None else min(options.views, augment.distinct)
+
+
+def bank_course(
+    options: FitOptions, cut: Cut, chosen: Engine, banks: tuple[Bank, Bank], *, classes: int
+) -> Course:
+    """A course on banks of training and validation images.
+
+    What the head scales by is taken from the training bank alone.
+    """
+    train, val = banks
     if cut.head_only:
         scale = cut.model.head.get_submodule("scale")
         if isinstance(scale, Scale):
             scale.fit_to(train.values.flatten(0, 1))
-    return _Course(
+    return Course(
         feed=BankFeed(module=cut.trained, bank=train, batch=options.batch, seed=options.seed),
         train_labels=train.labels,
         val_labels=val.labels,
-        classes=len(splits.train.classes),
+        classes=classes,
         val_logits=lambda: bank_logits(cut, chosen, val),
-        bad=bad,
-        banks=(train, val),
+        bad=train.bad + val.bad,
+        banks=banks,
     )
 
 
 def _from_images(
     options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
-) -> Generator[Event, None, _Course]:
+) -> Generator[Event, None, Course]:
     """Check that everything can be read, then read it in every epoch."""
     bad: list[BadImage] = []
     kept = []
@@ -297,7 +312,7 @@ def _from_images(
     train, val = kept
     # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
     at_least_px = 2 * cut.model.spec.crop_px
-    return _Course(
+    return Course(
         feed=ImageFeed(
             module=cut.model,
             catalog=train,
@@ -326,7 +341,7 @@ def about_bad(options: FitOptions, bad: tuple[BadImage, ...]) -> Generator[Note,
         yield Note(text=f"left out: {one.path}: {one.reason}")
 
 
-def _refuse_gone(splits: Splits, labels: Tensor) -> None:
+def refuse_gone(splits: Splits, labels: Tensor) -> None:
     """Raise `FolderError` for a class of which no training image could be read."""
     classes = splits.train.classes
     counts = torch.bincount(labels, minlength=len(classes))
@@ -340,13 +355,14 @@ def _refuse_gone(splits: Splits, labels: Tensor) -> None:
         )
 
 
-def _keep_best(
-    phase: _Phase, chosen: Engine, course: _Course, start: Epoch | None
+def keep_best(
+    phase: Phase, chosen: Engine, course: Course, start: Epoch | None
 ) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
+    """Train, and put the tensors of the best epoch back into the model."""
     options, cut, name = phase.options, phase.cut, phase.recipe.optimizer
     records: Iterator[Event]
     if name == "lbfgs" and course.banks is not None:
-        weights = _class_weights(options, chosen, course.train_labels)
+        weights = class_weights_for(options, chosen, course.train_labels)
         records = solve(
             cut, chosen, course.banks[0], course.judge,
             path=options.epochs, class_weights=weights, smoothing=options.label_smoothing,
@@ -373,13 +389,13 @@ def _keep_best(
     return history, best
 
 
-def _steps(phase: _Phase, chosen: Engine, course: _Course) -> tuple[torch.optim.Optimizer, Loss]:
+def _steps(phase: Phase, chosen: Engine, course: Course) -> tuple[torch.optim.Optimizer, Loss]:
     """What a gradient step needs besides its batches."""
     loss = loss_for(
         chosen,
         course.feed.module,
         phase.options,
-        class_weights=_class_weights(phase.options, chosen, course.train_labels),
+        class_weights=class_weights_for(phase.options, chosen, course.train_labels),
         classes=course.classes,
     )
     return optimizer_for(phase.cut, phase.options, phase.recipe.optimizer), loss
@@ -395,7 +411,7 @@ def _rank(epoch: Epoch, options: FitOptions) -> tuple[float, ...]:
 
 
 def _refit(
-    options: FitOptions, cut: Cut, chosen: Engine, course: _Course, best: Epoch
+    options: FitOptions, cut: Cut, chosen: Engine, course: Course, best: Epoch
 ) -> Iterator[Note]:
     """Let the head learn from the validation images too, now that they have chosen."""
     if course.banks is None:
@@ -404,7 +420,7 @@ def _refit(
     resolve(
         cut, chosen, course.banks,
         penalty=best.rate,
-        class_weights=_class_weights(options, chosen, labels),
+        class_weights=class_weights_for(options, chosen, labels),
         smoothing=options.label_smoothing,
     )  # fmt: skip
     yield Note(
@@ -413,7 +429,7 @@ def _refit(
     )
 
 
-def _class_weights(options: FitOptions, chosen: Engine, labels: Tensor) -> Tensor | None:
+def class_weights_for(options: FitOptions, chosen: Engine, labels: Tensor) -> Tensor | None:
     """(C,) for --balance classes; None where every image counts alike."""
     if options.balance == "none":
         return None
