@@ -262,11 +262,15 @@ class FitOptions(ShapeOptions):
         choices=OPTIMIZERS,
     )
     momentum: float = option(0.9, "Momentum of sgd.", min=0.0, max=0.999)
-    lr: float = option(1e-3, "Peak rate of the head.", above=0.0)
+    lr: float = option(
+        0.0, "Peak rate of the head. 0: 0.001, and 0.0001 when it has been trained by a probe.",
+        min=0.0,
+    )
     backbone_lr: float = option(
-        1e-4,
-        "Peak rate of unfrozen parts of the backbone, a kept classifier among them.",
-        above=0.0,
+        0.0,
+        "Peak rate of unfrozen parts of the backbone, a kept classifier among them. 0: a tenth of "
+        "the head's, and the same from random weights.",
+        min=0.0,
     )
     stage_decay: float = option(
         1.0,

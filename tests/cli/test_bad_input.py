@@ -187,7 +187,7 @@ def test_metrics_are_readable_json_after_it_all(fitted):
 def test_a_summary_of_what_is_not_there_or_does_not_go(run, tmp_path):
     refused(run("summary", "vgg61"), "did you mean 'vgg")
     refused(run("summary", "tiny", "--head", "mlp"), "--classes N")
-    refused(run("summary", "inception_small", "--px", 40), "--px 40")
+    refused(run("summary", "inception_small", "--px", 8), "--px 8")
     refused(run("summary", "tiny", "--depth", "deep"), "whole number")
     (tmp_path / "file").write_text("x")
     refused(run("summary", "tiny", "--json", tmp_path / "file" / "s.json"), "s.json")

@@ -314,3 +314,19 @@ def test_the_loss_is_the_nll_of_the_log_softmax():
 def test_options_that_would_do_nothing_or_cannot_be_are_refused(colours, given, named):
     with pytest.raises(OptionError, match=named):
         fitted(colours, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "rates"),
+    [
+        ({"freeze": "none"}, (1e-3, 1e-4)),
+        ({"strategy": "probe+finetune"}, (1e-4, 1e-5)),
+        ({"weights": "none"}, (1e-3, 1e-3)),
+        ({"freeze": "none", "lr": 0.01}, (0.01, 0.001)),
+        ({"freeze": "none", "lr": 0.01, "backbone_lr": 0.5}, (0.01, 0.5)),
+    ],
+    ids=str,
+)
+def test_rates_that_are_left_open_suit_the_start(colours, given, rates):
+    result, _ = fitted(colours, epochs=1, **given)
+    assert (result.options.lr, result.options.backbone_lr) == pytest.approx(rates)

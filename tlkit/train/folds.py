@@ -301,7 +301,8 @@ def _together(
 ) -> Generator[Event | Fold, None, None]:
     """All folds on one bank."""
     chosen = engine(options.device, options.precision, options.layout)
-    phase = prepare(options, cut, max(folds, key=lambda one: len(one.train)))
+    largest = max(folds, key=lambda one: len(one.train))
+    phase = prepare(options, cut, largest, scratch=weights.state is None)
     chosen.place(cut.model)
     for reason in phase.recipe.reasons:
         yield Note(text=reason)

@@ -64,6 +64,17 @@ def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
     return replace(options, freeze=freeze, batchnorm=batchnorm)
 
 
+def with_rates(options: FitOptions, *, scratch: bool) -> FitOptions:
+    """The options with both rates as numbers.
+
+    A backbone from random weights learns as fast as its head; a pretrained one is to stay near
+    where it is, and all the more with a head that fits it already: then large steps undo the probe.
+    """
+    lr = options.lr or (1e-4 if options.strategy == "probe+finetune" else 1e-3)
+    backbone_lr = options.backbone_lr or (lr if scratch else lr / 10)
+    return replace(options, lr=lr, backbone_lr=backbone_lr)
+
+
 def for_the_probe(options: FitOptions) -> FitOptions:
     """The options of probe+finetune's first part: the same head, everything else by default."""
     kept = (

@@ -49,6 +49,7 @@ from tlkit.train.recipe import (
     refuse_idle,
     refuse_lone_images,
     settle,
+    with_rates,
 )
 from tlkit.weights import Weights
 
@@ -150,13 +151,13 @@ def _begin(
     options = settle(options, weight_sets(backbone))
     chosen_engine = engine(options.device, options.precision, options.layout)
     built = build(backbone, plan_of(options), len(splits.train.classes))
-    last = prepare(options, built.cut, splits)
+    last = prepare(options, built.cut, splits, scratch=built.weights.state is None)
     chosen_engine.place(built.cut.model)
     start: Epoch | None = None
     if options.strategy == "probe+finetune":
         refuse_head_only(built.cut)
         head_cut = recut(built.cut.model, "backbone")
-        first = prepare(for_the_probe(options), head_cut, splits)
+        first = prepare(for_the_probe(options), head_cut, splits, scratch=False)
         _, _, reached = yield from _go(first, chosen_engine, splits, None)
         yield Note(text="the head is in place; now everything that is not frozen is trained")
         start = replace(reached, number=0, rate=0.0)
@@ -165,7 +166,7 @@ def _begin(
     elif options.strategy == "finetune":
         refuse_head_only(built.cut)
     return _Begun(
-        options=options, engine=chosen_engine, weights=built.weights, last=last, start=start
+        options=last.options, engine=chosen_engine, weights=built.weights, last=last, start=start
     )
 
 
@@ -208,8 +209,11 @@ def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[
     )
 
 
-def prepare(options: FitOptions, cut: Cut, splits: Splits) -> Phase:
-    """Decide what is left open, and refuse what cannot work or would be ignored."""
+def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> Phase:
+    """Decide what is left open, and refuse what cannot work or would be ignored.
+
+    `scratch` says that the backbone's weights are random.
+    """
     recipe = recipe_for(
         options,
         cut,
@@ -220,6 +224,7 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits) -> Phase:
     augment = augmentation(recipe.augment, cut.model.spec, options.seed, jitter=options.jitter)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
     refuse_lone_images(options, cut, recipe)
+    options = with_rates(options, scratch=scratch)
     return Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
 
