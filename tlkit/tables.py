@@ -64,7 +64,8 @@ def options(record: type[Checked]) -> str:
     rows = []
     for one in declared(record):
         flag = f"{one.flag}` / `--no-{one.flag[2:]}" if one.type is bool else one.flag
-        rows.append((f"`{flag}`", f"`{one.default}`", one.allowed, one.limits.help))
+        default = "" if one.default == "" else f"`{one.default}`"
+        rows.append((f"`{flag}`", default, one.allowed, one.limits.help))
     return markdown(("option", "default", "allowed", "meaning"), rows)
 
 
