@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -202,6 +202,21 @@ def load(path: Path, *, weights: str = "") -> Head:
     return Head(card=card, model=model, path=path, cut=built.cut)
 
 
+def load_all(paths: Sequence[Path], *, weights: str = "") -> tuple[Head, ...]:
+    """Heads from at least one file; `weights` serves those that were fitted on a weight file."""
+    takers = [_needs_file(read_card(path)) for path in paths]
+    # Where none takes it, the first head says so.
+    return tuple(
+        load(path, weights=weights if taker or not any(takers) else "")
+        for path, taker in zip(paths, takers, strict=True)
+    )
+
+
+def _needs_file(card: Card) -> bool:
+    """Whether the frozen tensors are those of a weight file of the user's."""
+    return card.weights.name == "file" and card.plan.get("freeze") != "none"
+
+
 def _backbone(path: Path, card: Card) -> Any:
     """The backbone that the card names, from the distribution that it names."""
     qualified = f"{card.distribution}:{card.backbone}"
@@ -220,7 +235,7 @@ def _backbone(path: Path, card: Card) -> Any:
 
 def _start(path: Path, card: Card, plan: Plan, weights: str) -> Weights | None:
     """The weights to start from, where they are not simply the plan's."""
-    if weights and (plan.freeze == "none" or card.weights.name != "file"):
+    if weights and not _needs_file(card):
         raise OptionError(
             "an option would be ignored",
             found=f"--weights {weights}",

@@ -8,7 +8,7 @@ Next door: tta.py (which views), dense.py (whole images), ensemble.py (any heads
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def predict(
 
 def together(
     heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
-) -> Iterator[tuple[Prediction, ...] | BadImage]:
+) -> Generator[tuple[Prediction, ...] | BadImage, None, None]:
     """The same for H heads of one group (shared.py): for each path H predictions, one per head.
 
     Everything that can be refused is refused before an image is read.

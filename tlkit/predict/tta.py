@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, in_channels, resize
 from tlkit.errors import OptionError, pick
