@@ -205,11 +205,24 @@ def load(path: Path, *, weights: str = "") -> Head:
 def load_all(paths: Sequence[Path], *, weights: str = "") -> tuple[Head, ...]:
     """Heads from at least one file; `weights` serves those that were fitted on a weight file."""
     takers = [_needs_file(read_card(path)) for path in paths]
-    # Where none takes it, the first head says so.
-    return tuple(
-        load(path, weights=weights if taker or not any(takers) else "")
-        for path, taker in zip(paths, takers, strict=True)
-    )
+    heads: list[Head] = []
+    for path, taker in zip(paths, takers, strict=True):
+        # Where none takes it, the first head says so.
+        head = load(path, weights=weights if taker or not any(takers) else "")
+        _share_memory(head, heads)
+        heads.append(head)
+    return tuple(heads)
+
+
+def _share_memory(head: Head, others: Sequence[Head]) -> None:
+    """Let frozen tensors be those of another head that has the same: the digest is of names too."""
+    digest_of = head.card.weights.frozen_sha256
+    twin = next((one for one in others if one.card.weights.frozen_sha256 == digest_of), None)
+    if twin is None or twin.cut is None or head.cut is None:
+        return
+    same = twin.cut.frozen_tensors()
+    for name, tensor in head.cut.frozen_tensors().items():
+        tensor.data = same[name].data
 
 
 def _needs_file(card: Card) -> bool:

@@ -10,7 +10,7 @@ import tlkit
 from tlkit.classifier import load
 from tlkit.data.folder import scan
 from tlkit.data.images import BadImage
-from tlkit.errors import FolderError, HeadFileError, OptionError
+from tlkit.errors import FolderError, HeadFileError, ImageError, OptionError
 from tlkit.options import PredictOptions
 from tlkit.predict.ensemble import combined, learnt, match, members, settle, weights_of
 from tlkit.steps import finish
@@ -237,6 +237,13 @@ def test_weights_are_learnt_on_val_and_never_on_test(heads, colours, tmp_path):
     assert settled == finish(settle(heads, PredictOptions(learn_weights=str(colours))))
     shutil.rmtree(folder / "val")
     with pytest.raises(FolderError, match="nothing to choose by"):
+        finish(settle(heads, PredictOptions(learn_weights=str(folder))))
+
+
+def test_an_unreadable_image_to_learn_weights_on_is_named(heads, tmp_path):
+    folder = make_folder(tmp_path / "photos", per_class=1)
+    (folder / "green" / "000.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"green/000\.png"):
         finish(settle(heads, PredictOptions(learn_weights=str(folder))))
 
 

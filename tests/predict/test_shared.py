@@ -99,6 +99,15 @@ def test_heads_that_differ_in_anything_else_run_alone(fitted):
     assert len(groups([first, replace(second, cut=None)])) == 2
 
 
+def test_frozen_tensors_of_heads_that_were_loaded_together_are_in_memory_once(fitted):
+    first, second, other = load([fitted(), fitted(seed=1), fitted(freeze="none")]).heads
+    one, two, three = (
+        head.model.features.stage1[0].weight.data_ptr() for head in (first, second, other)
+    )
+    assert one == two != three
+    assert first.model.head.layers.weight.data_ptr() != second.model.head.layers.weight.data_ptr()
+
+
 def test_a_head_among_others_is_in_eval_mode_like_alone(fitted, colours):
     heads = seeds(fitted, head="bn-mlp")
     for head in heads:

@@ -98,6 +98,7 @@ def _columns(
     heads: Sequence[Head], catalog: Catalog, options: PredictOptions, tell: Meter
 ) -> tuple[dict[str, Column], tuple[BadImage, ...]]:
     """The plain view, of each head and of all together, and then the policy."""
+    from tlkit.predict.ensemble import members
     from tlkit.predict.tta import views_of
     from tlkit.report.evaluation import judge
     from tlkit.runs import short_names
@@ -112,6 +113,9 @@ def _columns(
     columns: dict[str, Column] = {}
     bad: tuple[BadImage, ...] = ()
     for name, look in looks.items():
+        # Unmeasured, because a network's first pass takes memory and picks algorithms: the column
+        # on the left would pay for those on the right.
+        next(members(heads, catalog.paths[:1], look), None)
         started = time.perf_counter()
         steps = judge(heads, catalog, look, what=f"evaluating, {name}")
         judged, bad = finish(steps, tell)

@@ -184,8 +184,7 @@ def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, No
             rows.append(np.stack([answer.probabilities for answer in one]))
             labels.append(catalog.labels[position])
         yield Tick(what="learning weights", done=position + 1, total=len(catalog))
-    if not rows:
-        refuse(bad, do="name a folder with readable images")
+    refuse(bad, do="repair or remove them")
     weights = learnt(np.stack(rows), np.array(labels), options.combine)
     text = ",".join(f"{one:.4f}" for one in weights)
     return replace(options, learn_weights="", head_weights=text)
