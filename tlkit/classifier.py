@@ -1,6 +1,6 @@
 """Classifier: the verbs `load`, `predict`, `evaluate`, `backbones`.
 
-In: a head file, images. Out: the records that the command line prints.
+In: head files, images. Out: the records that the command line prints.
 Next door: fitting.py (making a head). This module needs nothing of train/.
 """
 
@@ -15,11 +15,13 @@ from tlkit import artifact, runs
 from tlkit.artifact import Card, Head
 from tlkit.data.folder import find_images, scan_for_judging
 from tlkit.data.images import BadImage
+from tlkit.errors import OptionError
 from tlkit.metrics import Evaluation
 from tlkit.options import PredictOptions
 from tlkit.plugins import Found, find
-from tlkit.predict.run import Prediction, predict
-from tlkit.report.evaluation import evaluate
+from tlkit.predict.ensemble import match, predict, settle
+from tlkit.predict.run import Prediction
+from tlkit.report.evaluation import judge
 from tlkit.steps import finish
 
 Paths = str | Path | Sequence[str | Path]
@@ -27,19 +29,31 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A loaded head. Made by `tlkit.load`."""
+    """A loaded head, or several that are asked together. Made by `tlkit.load`."""
 
-    head: Head
+    heads: tuple[Head, ...]
+
+    @property
+    def head(self) -> Head:
+        """The head, where it is the only one. Raises `OptionError` where there are several."""
+        if len(self.heads) > 1:
+            raise OptionError(
+                "a classifier of several heads has no single one",
+                found=f"{len(self.heads)} heads",
+                expected="one",
+                do="choose from `heads`",
+            )
+        return self.heads[0]
 
     @property
     def card(self) -> Card:
-        """What the head file says of itself."""
+        """What the only head's file says of itself."""
         return self.head.card
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """C names, in the order of the probabilities."""
-        return self.head.classes
+        """C names, in the order of the probabilities: the first head's."""
+        return self.heads[0].classes
 
     def predict(self, paths: Paths, **options: Any) -> list[Prediction | BadImage]:
         """A `Prediction` for each image that paths and folders mean; unreadable: a `BadImage`.
@@ -50,7 +64,7 @@ class Classifier:
 
     def stream(self, paths: Paths, **options: Any) -> Iterator[Prediction | BadImage]:
         """The same one by one, at constant memory."""
-        return predict(self.head, find_images(as_paths(paths)), PredictOptions.of(options))
+        return predict(self.heads, find_images(as_paths(paths)), PredictOptions.of(options))
 
     def evaluate(self, folder: str | Path, **options: Any) -> Evaluation:
         """Scores on a folder of class folders (or the test part of a folder that has parts).
@@ -58,8 +72,17 @@ class Classifier:
         Images that cannot be read take no part, and are named in `Evaluation.unreadable`.
         """
         looking = PredictOptions.of(options)
-        evaluation, _ = finish(evaluate(self.head, scan_for_judging(Path(folder)), looking))
-        return evaluation
+        judged, _ = finish(judge(self.heads, scan_for_judging(Path(folder)), looking))
+        return judged.together
+
+    def learn_weights(self, folder: str | Path, **options: Any) -> str:
+        """The `head_weights` with which several heads have the lowest mean log loss on a folder.
+
+        The folder's images should be neither learnt from nor tested on; of one with parts, val is
+        taken. The other options are those that will be predicted with.
+        """
+        learning = PredictOptions.of({**options, "learn_weights": str(folder)})
+        return finish(settle(self.heads, learning)).head_weights
 
 
 def as_paths(paths: Paths) -> list[Path]:
@@ -67,13 +90,22 @@ def as_paths(paths: Paths) -> list[Path]:
     return [Path(paths)] if isinstance(paths, str | Path) else [Path(one) for one in paths]
 
 
-def load(head: str | Path | None = None, *, weights: str | Path = "") -> Classifier:
+def load(head: Paths | None = None, *, weights: str | Path = "") -> Classifier:
     """A head from its file or run folder; the newest run's where none is named.
 
-    `weights` is the weight file for a head that was fitted on one. Raises `TlkitError`.
+    Several, or the run folder of a cross-validation, make one classifier of all of them. `weights`
+    is the weight file for heads that were fitted on one. Raises `TlkitError`.
     """
-    path = runs.newest() if head is None else runs.head_in(Path(head))
-    return Classifier(head=artifact.load(path, weights=str(weights)))
+    named = [runs.newest()] if head is None else as_paths(head)
+    if not named:
+        raise OptionError(
+            "there is no head to load", found="an empty list", expected="at least one head",
+            do="name one, or leave the list out for the newest run",
+        )  # fmt: skip
+    files = [file for one in named for file in runs.heads_in(one)]
+    heads = artifact.load_all(files, weights=str(weights))
+    match(heads)
+    return Classifier(heads=heads)
 
 
 def backbones() -> list[Found]:

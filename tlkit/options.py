@@ -31,7 +31,7 @@ DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps"
 HEADS_HELP = "linear, mlp, vgg, bn-mlp"
 AUGMENT_HELP = "auto, none, mirror, light, standard, strong, upright, vgg, aerial or FILE"
 SCHEDULES_HELP = "cosine, constant, one-cycle, step, plateau"
-TTA_HELP = "none, mirror, five, ten, multi"
+TTA_HELP = "none, mirror, five, ten, multi, vgg150, dense, dense+crops"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +263,8 @@ class FitOptions(ShapeOptions):
     )
     momentum: float = option(0.9, "Momentum of sgd.", min=0.0, max=0.999)
     lr: float = option(
-        0.0, "Peak rate of the head. 0: 0.001, and 0.0001 when it has been trained by a probe.",
+        0.0,
+        "Peak rate of the head. 0: 0.001, and 0.0001 when it has been trained by a probe.",
         min=0.0,
     )
     backbone_lr: float = option(
@@ -388,10 +389,30 @@ class PredictOptions(Checked):
 
     tta: str = option("none", "Test-time views to average over.", metavar=TTA_HELP)
     scales: str = option(
-        "256,384,512", "For multi: the shorter sides, in pixels.", metavar="PX,PX,..."
+        "auto",
+        "For multi, vgg150, dense and dense+crops: the shorter sides; auto is 8/7, 12/7 and 16/7 "
+        "of the network's input, the VGG paper's 256, 384 and 512 at 224 px.",
+        metavar="auto or PX,PX,...",
     )
-    grid: int = option(5, "For multi: crops per row and per column.", min=1, max=25)
-    mirror: bool = option(True, "For multi: each crop mirrored too.")
+    grid: int = option(5, "For multi and dense+crops: crops per row and per column.", min=1, max=25)
+    mirror: bool = option(True, "For multi, dense and dense+crops: each view mirrored too.")
+    combine: str = option(
+        "mean",
+        "For several heads: the mean of their probabilities, or the softmax of their summed "
+        "logits.",
+        choices=("mean", "logits"),
+    )
+    head_weights: str = option(
+        "equal",
+        "For several heads: what each one counts, in the order of the heads.",
+        metavar="equal or X,X,...",
+    )
+    learn_weights: str = option(
+        "",
+        "For several heads: a folder of labelled images, neither learnt from nor tested on; the "
+        "weights with the lowest mean log loss on it are taken.",
+        metavar="FOLDER",
+    )
     batch: int = option(32, "Images in one step of the network.", min=1)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
     precision: str = option(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,26 @@ def newest() -> Path:
     return max(heads, key=lambda path: path.stat().st_mtime_ns)
 
 
-def head_in(path: Path) -> Path:
-    """A head file, given as itself or as its run folder."""
-    return path / HEAD if path.is_dir() else path
+def heads_in(path: Path) -> list[Path]:
+    """The head files of a path, at least one: itself, its run's, or those of a run's folds.
+
+    A cross-validation leaves one head in each of RUN/fold-*, which belong together. Whether the
+    files are there and whole is for reading them to say.
+    """
+    if not path.is_dir():
+        return [path]
+    folds = [] if (path / HEAD).is_file() else [*path.glob(f"fold-*/{HEAD}")]
+    # fold-10 comes behind fold-9.
+    folds.sort(key=lambda one: (len(one.parent.name), one.parent.name))
+    return folds or [path / HEAD]
+
+
+def short_names(heads: Sequence[Path]) -> list[str]:
+    """For each head file what to call it beside the others: its run folder, or its own name."""
+    names = [one.parent.name if one.name == HEAD and one.parent.name else one.stem for one in heads]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
 
 
 def fold_head(run: Path, number: int) -> Path:

@@ -67,7 +67,8 @@ def options(record: type[Checked], *, but: type[Checked] = Checked) -> str:
         if one.name in elsewhere:
             continue
         flag = f"{one.flag}` / `--no-{one.flag[2:]}" if one.type is bool else one.flag
-        rows.append((f"`{flag}`", f"`{one.default}`", one.allowed, one.limits.help))
+        default = "" if one.default == "" else f"`{one.default}`"
+        rows.append((f"`{flag}`", default, one.allowed, one.limits.help))
     return markdown(("option", "default", "allowed", "meaning"), rows)
 
 

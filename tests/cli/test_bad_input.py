@@ -124,6 +124,34 @@ def test_numbers_without_the_policy_that_takes_them(run, colours, fitted):
     refused(run("predict", colours, "--head", fitted, "--grid", 3), "--tta multi")
 
 
+def test_options_of_several_heads_with_one(run, colours, fitted):
+    for words in (["--combine", "logits"], ["--head-weights", "1"], ["--learn-weights", "x"]):
+        for command in ("predict", "evaluate"):
+            refused(run(command, colours, "--head", fitted, *words), words[0], "--head A --head B")
+
+
+def test_weights_for_another_number_of_heads(run, colours, fitted):
+    words = ["predict", colours, "--head", fitted, "--head", fitted]
+    refused(run(*words, "--head-weights", "1,2,3"), "2 numbers", "--head-weights 0.5,0.5")
+    refused(run(*words, "--head-weights", "half"), "2 numbers")
+    refused(run(*words, "--combine", "vote"), "mean, logits")
+    refused(run(*words, "--learn-weights", "not/there"), "not/there")
+
+
+def test_one_of_several_heads_is_missing(run, colours, fitted):
+    refused(run("predict", colours, "--head", fitted, "--head", "gone"), "gone", "no file")
+
+
+def test_dense_evaluation_of_a_head_that_has_none(run, colours, tmp_path):
+    out = tmp_path / "run"
+    words = ["--backbone", "tiny", "--head", "mlp", "--epochs", 1, "--out", out]
+    assert run("fit", colours, *words).exit_code == 0
+    for command in ("predict", "evaluate"):
+        result = run(command, colours, "--head", out, "--tta", "dense")
+        refused(result, "no dense evaluation", "ReLU", "--tta vgg150")
+    refused(run("predict", colours, "--head", out, "--tta", "vgg150", "--grid", 3), "--tta multi")
+
+
 def test_parquet_without_a_file(run, colours, fitted):
     refused(run("predict", colours, "--head", fitted, "--format", "parquet"), "--out")
 

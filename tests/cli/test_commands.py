@@ -160,6 +160,9 @@ def test_patterns_are_searched_for_also_when_the_shell_does_not(run, colours, fi
         (["--tta", "five", "PATH"], 5),
         (["--tta", "--batch", "4", "PATH"], 2),
         (["PATH", "--tta", "multi", "--scales", "32,40", "--grid", "2", "--no-mirror"], 8),
+        (["PATH", "--tta", "vgg150", "--scales", "40,48"], 100),
+        (["--tta", "dense", "PATH", "--no-mirror"], 3),
+        (["--tta", "dense+crops", "PATH"], 156),
         (["PATH"], 1),
     ],
 )
@@ -189,8 +192,72 @@ def test_evaluate_shows_plain_and_views_side_by_side_and_writes_json(
     scores = json.loads((tmp_path / "s.json").read_text())
     assert set(scores) == {"plain", "ten"}
     assert scores["plain"]["accuracy"] == load(fitted).evaluate(colours).accuracy
+    (views,) = [line for line in result.stdout.splitlines() if "views per image" in line]
+    assert views.split()[-2:] == ["1", "10"]
+    assert [scores[name]["views"] for name in ("plain", "ten")] == [1, 10]
+    assert all(scores[name]["seconds_per_image"] > 0 for name in scores)
     for name in scan(colours).classes:
         assert name in result.stdout
+
+
+@pytest.fixture(scope="session")
+def another(colours, tmp_path_factory):
+    """A second run folder, of another input size."""
+    import tlkit
+
+    out = tmp_path_factory.mktemp("cli") / "other"
+    options = {"backbone": "inception_small", "weights": "none", "epochs": 1}
+    return tlkit.fit(colours, out=out, **options).run
+
+
+def test_several_heads_predict_what_python_predicts(run, colours, fitted, another):
+    words = ["--head", fitted, "--head", another, "--format", "jsonl"]
+    result = run("predict", colours, *words, "--combine", "logits", "--head-weights", "1,0.5")
+    assert result.exit_code == 0, result.output
+    given = [json.loads(line)["top"][0]["probability"] for line in result.stdout.splitlines()]
+    wanted = load([fitted, another]).predict(colours, combine="logits", head_weights="1,0.5")
+    assert given == pytest.approx([one.top(1)[0][1] for one in wanted])
+
+
+def test_evaluate_shows_each_head_all_together_and_the_policy_once(
+    run, colours, fitted, another, tmp_path
+):
+    result = run(
+        "evaluate", colours, "--head", fitted, "--head", another, "--tta", "five",
+        "--json", tmp_path / "s.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert list(scores) == ["run", "other", "together", "together, five"]
+    assert scores["run"]["loss"] == pytest.approx(load(fitted).evaluate(colours).loss)
+    both = load([fitted, another])
+    assert scores["together"]["loss"] == pytest.approx(both.evaluate(colours).loss)
+    wanted = both.evaluate(colours, tta="five").loss
+    assert scores["together, five"]["loss"] == pytest.approx(wanted)
+    assert "views" not in scores["run"]
+    assert scores["together, five"]["views"] == 5
+
+
+def test_learnt_weights_are_shown_as_they_can_be_given_again(run, colours, fitted, another):
+    heads = ["--head", fitted, "--head", another, "--format", "csv"]
+    once = run("predict", colours, *heads, "--learn-weights", colours)
+    assert once.exit_code == 0, once.output
+    shown = once.stderr.split("learnt weights: ")[1].split()
+    assert shown[0] == "--head-weights"
+    again = run("predict", colours, *heads, *shown[:2])
+    assert again.stdout == once.stdout
+    assert "learnt" not in again.stderr
+
+
+def test_a_run_of_folds_is_all_of_its_heads(run, colours, fitted, tmp_path):
+    import shutil
+
+    for number in (1, 2):
+        shutil.copytree(fitted, tmp_path / "folds" / f"fold-{number}")
+    result = run("evaluate", colours, "--head", tmp_path / "folds", "--json", tmp_path / "s.json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert list(scores) == ["fold-1", "fold-2", "together"]
 
 
 def test_evaluate_of_a_folder_with_parts_takes_test(run, fitted, tmp_path):

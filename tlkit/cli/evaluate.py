@@ -3,67 +3,64 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from tlkit.cli.flags import flags_for
-from tlkit.cli.predict import WithTta
+from tlkit.cli.predict import WithTta, asked, heads_to_ask
 from tlkit.options import PredictOptions
 
 if TYPE_CHECKING:
+    from tlkit.artifact import Head
+    from tlkit.cli.show import Meter
+    from tlkit.data.folder import Catalog
     from tlkit.data.images import BadImage
     from tlkit.metrics import Evaluation
+    from tlkit.steps import Tick
+
+Result = TypeVar("Result")
 
 
 @click.command("evaluate", cls=WithTta)
 @click.argument("folder", type=click.Path())
-@click.option(
-    "--head", metavar="FILE", help="A head file or run folder.  [default: the newest run]"
-)
-@click.option(
-    "--weights", metavar="FILE", default="", help="The weight file of a head fitted on one."
-)
+@heads_to_ask
 @click.option("--json", "json_out", metavar="FILE", help="Write all scores there too.")
 @flags_for(PredictOptions, into="options")
 def command(
-    folder: str, head: str | None, weights: str, json_out: str | None, options: PredictOptions
+    folder: str,
+    heads: tuple[str, ...],
+    weights: str,
+    json_out: str | None,
+    options: PredictOptions,
 ) -> None:
     """Judge a head on FOLDER: accuracy and where it is wrong.
 
     FOLDER holds class folders, matched to the head's classes by name; of a folder with train, val
-    and test parts, test is taken. With --tta the plain view and the policy stand side by side.
+    and test parts, test is taken. With --tta the plain view and the policy stand side by side, each
+    with what it costs. Of several heads each stands beside all of them together.
 
     \b
     tlkit evaluate cats_dogs/test
     tlkit evaluate cats_dogs/test --tta ten --json scores.json
+    tlkit evaluate cats_dogs/test --head runs/a --head runs/b --learn-weights cats_dogs/val
     """
-    from dataclasses import replace
-
     from tlkit import runs
-    from tlkit.classifier import load
     from tlkit.cli import show
     from tlkit.data.folder import scan_for_judging
     from tlkit.files import write_text
-    from tlkit.report.evaluation import evaluate
-    from tlkit.steps import finish
 
     catalog = scan_for_judging(Path(folder))
-    classifier = load(head, weights=weights)
-    standard = PredictOptions()
-    plain = replace(
-        options, tta="none", scales=standard.scales, grid=standard.grid, mirror=standard.mirror
-    )
-    looks = {"plain": plain} if options.tta == "none" else {"plain": plain, options.tta: options}
-    named: dict[str, Evaluation] = {}
-    bad: tuple[BadImage, ...] = ()
     with show.meter() as tell:
-        for name, look in looks.items():
-            steps = evaluate(classifier.head, catalog, look, what=f"evaluating, {name}")
-            named[name], bad = finish(steps, tell)
-    show.scores(named)
-    last = named[options.tta if options.tta != "none" else "plain"]
+        classifier, options = asked(heads, weights, options, tell)
+        columns, bad = _columns(classifier.heads, catalog, options, tell)
+    named = {name: one.scores for name, one in columns.items()}
+    show.scores(named, _costs(list(columns.values())))
+    last = [*named.values()][-1]
     show.table(
         ["class", "images", "precision", "recall", "f1"],
         [
@@ -80,7 +77,8 @@ def command(
     )
     _confusions(last)
     if json_out is not None:
-        write_text(Path(json_out), runs.as_json({name: one.plain() for name, one in named.items()}))
+        plain = {name: {**one.scores.plain(), **one.cost} for name, one in columns.items()}
+        write_text(Path(json_out), runs.as_json(plain))
     for one in bad:
         click.echo(
             f"unreadable: {show.one_line(str(one.path))}: {show.one_line(one.reason)}", err=True
@@ -88,6 +86,76 @@ def command(
     if bad:
         click.echo(f"{len(bad)} of {len(catalog)} images could not be read", err=True)
         sys.exit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of the scores, and what the pass behind it cost."""
+
+    scores: Evaluation
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """views, seconds_per_image; empty where several columns came from one pass."""
+
+
+def _columns(
+    heads: Sequence[Head], catalog: Catalog, options: PredictOptions, tell: Meter
+) -> tuple[dict[str, Column], tuple[BadImage, ...]]:
+    """The plain view, of each head and of all together, and then the policy."""
+    from tlkit.predict.ensemble import members
+    from tlkit.predict.tta import views_of
+    from tlkit.report.evaluation import judge
+    from tlkit.runs import short_names
+
+    known = catalog.relabel(heads[0].classes)
+    standard = PredictOptions()
+    plain = replace(
+        options, tta="none", scales=standard.scales, grid=standard.grid, mirror=standard.mirror
+    )
+    several = len(heads) > 1
+    looks = {"plain": plain} if options.tta == "none" else {"plain": plain, options.tta: options}
+    columns: dict[str, Column] = {}
+    bad: tuple[BadImage, ...] = ()
+    for name, look in looks.items():
+        # Unmeasured, because a network's first pass takes memory and picks algorithms: the column
+        # on the left would pay for those on the right.
+        next(members(heads, known.paths[:1], look), None)
+        steps = judge(heads, known, look, what=f"evaluating, {name}")
+        (judged, bad), seconds = _clocked(steps, tell)
+        if several and name == "plain":
+            names = short_names([head.path for head in heads])
+            columns |= {
+                one: Column(scores=scores) for one, scores in zip(names, judged.alone, strict=True)
+            }
+        views = len(views_of(look, heads[0].model.spec))
+        cost = {"views": views, "seconds_per_image": seconds / len(known)}
+        title = name if not several else "together" if name == "plain" else f"together, {name}"
+        columns[title] = Column(scores=judged.together, cost=cost)
+    return columns, bad
+
+
+def _clocked(steps: Generator[Tick, None, Result], tell: Meter) -> tuple[Result, float]:
+    """The result, and the seconds to the last tick: what comes then is counting, not looking."""
+    from tlkit.steps import finish
+
+    started = done = time.perf_counter()
+
+    def note(tick: Tick) -> None:
+        nonlocal done
+        done = time.perf_counter()
+        tell(tick)
+
+    return finish(steps, note), done - started
+
+
+def _costs(columns: Sequence[Column]) -> list[list[str]]:
+    """Rows of the table: views and wall time."""
+    return [
+        ["views per image", *(f"{one.cost['views']}" if one.cost else "" for one in columns)],
+        [
+            "seconds per image",
+            *(f"{one.cost['seconds_per_image']:.3g}" if one.cost else "" for one in columns),
+        ],
+    ]
 
 
 def _confusions(scores: Evaluation) -> None:

@@ -53,8 +53,8 @@ def _flag(one: Declared) -> Callable[[Any], Any]:
             show_default=True,
         )  # fmt: skip
     return click.option(
-        one.flag, one.name, default=one.default, help=_help(one), show_default=True,
-        type=_Value(one), metavar=_metavar(one),
+        one.flag, one.name, default=one.default, help=_help(one),
+        show_default=one.default != "", type=_Value(one), metavar=_metavar(one),
     )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from tlkit.cli.flags import flags_for, value_or_flag
 from tlkit.options import PredictOptions
 
 if TYPE_CHECKING:
+    from tlkit.classifier import Classifier
+    from tlkit.cli.show import Meter
     from tlkit.data.images import BadImage
     from tlkit.predict.run import Prediction
 
@@ -37,14 +39,39 @@ class WithTta(click.Command):
         return super().parse_args(ctx, args)
 
 
+def heads_to_ask(command: Any) -> Any:
+    """Add --head and --weights, which say who is asked."""
+    command = click.option(
+        "--weights", metavar="FILE", default="", help="The weight file of heads fitted on one."
+    )(command)
+    return click.option(
+        "--head",
+        "heads",
+        metavar="FILE",
+        multiple=True,
+        help="A head file or run folder; given several times, or for the run folder of a "
+        "cross-validation, all heads together.  [default: the newest run]",
+    )(command)
+
+
+def asked(
+    heads: tuple[str, ...], weights: str, options: PredictOptions, tell: Meter
+) -> tuple[Classifier, PredictOptions]:
+    """The heads that are meant, and the options with weights that were learnt, which are said."""
+    from tlkit.classifier import load
+    from tlkit.predict.ensemble import settle
+    from tlkit.steps import finish
+
+    classifier = load(list(heads) or None, weights=weights)
+    settled = finish(settle(classifier.heads, options), tell)
+    if settled != options:
+        click.echo(f"learnt weights: --head-weights {settled.head_weights}", err=True)
+    return classifier, settled
+
+
 @click.command("predict", cls=WithTta)
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "--head", metavar="FILE", help="A head file or run folder.  [default: the newest run]"
-)
-@click.option(
-    "--weights", metavar="FILE", default="", help="The weight file of a head fitted on one."
-)
+@heads_to_ask
 @click.option(
     "--top",
     metavar="N",
@@ -63,7 +90,7 @@ class WithTta(click.Command):
 @flags_for(PredictOptions, into="options")
 def command(
     paths: tuple[str, ...],
-    head: str | None,
+    heads: tuple[str, ...],
     weights: str,
     top: int,
     form: str | None,
@@ -78,26 +105,26 @@ def command(
     \b
     tlkit predict photos/ --tta
     tlkit predict a.jpg b.jpg --top 5
-    tlkit predict photos/ --tta multi --scales 256,384,512 --grid 5
+    tlkit predict photos/ --tta vgg150
+    tlkit predict photos/ --head runs/a --head runs/b
     tlkit predict photos/ --format csv --out labels.csv
     """
-    from tlkit.classifier import load
     from tlkit.cli import show
     from tlkit.data.folder import find_images
     from tlkit.data.images import BadImage
-    from tlkit.predict.run import predict
+    from tlkit.predict.ensemble import predict
     from tlkit.steps import Tick
 
     form = _form(form, out)
     found = find_images(expand(paths))
-    classifier = load(head, weights=weights)
-    top = min(top, len(classifier.classes))
     bad = 0
     with show.meter() as tell:
+        classifier, options = asked(heads, weights, options, tell)
+        top = min(top, len(classifier.classes))
 
         def results() -> Iterator[Prediction | BadImage]:
             nonlocal bad
-            for done, one in enumerate(predict(classifier.head, found, options), start=1):
+            for done, one in enumerate(predict(classifier.heads, found, options), start=1):
                 tell(Tick(what="predicting", done=done, total=len(found)))
                 if isinstance(one, BadImage):
                     bad += 1

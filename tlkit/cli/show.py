@@ -112,8 +112,8 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def scores(named: dict[str, Evaluation]) -> None:
-    """Evaluations side by side: one column each."""
+def scores(named: dict[str, Evaluation], more: Sequence[Sequence[str]] = ()) -> None:
+    """Evaluations side by side: one column each; `more` are rows for below."""
     rows = [
         ["images", *(str(one.images) for one in named.values())],
         ["accuracy", *(percent(one.accuracy) for one in named.values())],
@@ -129,4 +129,4 @@ def scores(named: dict[str, Evaluation]) -> None:
         rows.append(["top-5", *("" if e.top5 is None else percent(e.top5) for e in named.values())])
     rows.append(["balanced accuracy", *(percent(one.balanced_accuracy) for one in named.values())])
     rows.append(["loss (nats)", *(f"{one.loss:.4f}" for one in named.values())])
-    table(["", *named], rows, right=range(1, len(named) + 1))
+    table(["", *named], [*rows, *more], right=range(1, len(named) + 1))

@@ -1,18 +1,21 @@
 """Batches: many images at once, read ahead of the network by threads.
 
-In: paths and a function that looks at an image. Out: `Batch`es in the order of the paths.
+In: paths and a function that looks at an image. Out: stretches of what it saw, in the order of the
+paths; or `Batch`es, where it sees every image in one shape.
 Threads, not processes: decoding and resizing release the interpreter's lock, the network keeps the
 memory to itself, and nothing has to be pickled, forked or seeded per worker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +24,10 @@ from torch import Tensor
 
 from tlkit.data.images import BadImage, Pixels, Unreadable, read
 
+Seen = TypeVar("Seen")
+
 AHEAD = 3
-"""Batches that may wait for the network; what bounds the memory."""
+"""Stretches that may wait for the network; what bounds the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +55,37 @@ def batches(
     `look(image, position)` makes (V, h, w, c) or (h, w, c) of an image (H, W, 3); it runs in
     threads, and must give the same shape for every image. `workers` 0 means one per core.
     """
-    count = workers or os.cpu_count() or 1
-    waiting: deque[tuple[int, Future[Pixels | BadImage]]] = deque()
 
-    def work(position: int) -> Pixels | BadImage:
+    def stackable(image: Pixels, position: int) -> Pixels:
+        seen = look(image, position)
+        return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
+
+    read_ahead = stretches(paths, stackable, sizes=sizes, at_least_px=at_least_px, workers=workers)
+    with contextlib.closing(read_ahead):
+        for stretch in read_ahead:
+            yield _collect(stretch)
+
+
+def stretches(
+    paths: Sequence[Path],
+    look: Callable[[Pixels, int], Seen],
+    *,
+    sizes: Sequence[int],
+    at_least_px: int,
+    workers: int = 0,
+) -> Generator[list[tuple[int, Seen | BadImage]], None, None]:
+    """Position and what `look(image, position)` made of each image, or why it is unreadable.
+
+    `sizes`, threads and order as for `batches`; what is seen may differ in shape.
+    """
+    count = workers or os.cpu_count() or 1
+    waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
+
+    def work(position: int) -> Seen | BadImage:
         try:
-            seen = look(read(paths[position], at_least_px=at_least_px), position)
+            return look(read(paths[position], at_least_px=at_least_px), position)
         except Unreadable as error:
             return BadImage(path=paths[position], reason=str(error))
-        return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
 
     pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="tlkit-read")
     try:
@@ -67,7 +94,7 @@ def batches(
             while len(waiting) < AHEAD * size and (position := next(positions, None)) is not None:
                 waiting.append((position, pool.submit(work, position)))
             stretch = [waiting.popleft() for _ in range(size)]
-            yield _collect([(position, future.result()) for position, future in stretch])
+            yield [(position, future.result()) for position, future in stretch]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -185,6 +185,26 @@ def scan_for_judging(folder: Path) -> Catalog:
     )
 
 
+def scan_for_choosing(folder: Path) -> Catalog:
+    """The images of a folder to choose by: its val part, else the whole; never a test part.
+
+    Raises `FolderError` for a folder with parts and no val among them.
+    """
+    _must_be_folder(folder)
+    part = _part(folder, VAL)
+    if part is not None:
+        return scan(part)
+    others = [one for names in (TRAIN, TEST) if (one := _part(folder, names)) is not None]
+    if not others:
+        return scan(folder)
+    raise FolderError(
+        f"{folder} has nothing to choose by",
+        found=f"{' and '.join(one.name for one in others)}, and no val",
+        expected="labelled images that are neither learnt from nor tested on",
+        do="add a val folder, or name the folder with the images",
+    )
+
+
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """The image files that paths and folders mean, folders searched to every depth, in order.
 

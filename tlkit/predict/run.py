@@ -1,30 +1,36 @@
-"""Run: probabilities of images, by a head.
+"""Run: probabilities of images, by a head, or by several that share their frozen part.
 
-In: a `Head`, paths, options. Out: for each path, in order, a `Prediction` or a `BadImage`.
-Streams: memory does not grow with the number of images.
+In: `Head`s, paths, options. Out: for each path, in order, a `Prediction` or a `BadImage`.
+Streams: memory does not grow with the number of images. Each image is decoded once.
+Next door: tta.py (which views), dense.py (whole images), ensemble.py (any heads together).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tlkit.artifact import Head
-from tlkit.data.batches import batches, even_parts
-from tlkit.data.images import BadImage
+from tlkit.backbone import InputSpec
+from tlkit.data.batches import even_parts, stretches
+from tlkit.data.images import BadImage, Pixels
 from tlkit.model.device import Engine, engine
 from tlkit.options import PredictOptions
-from tlkit.predict.tta import seen, views_of
+from tlkit.predict.dense import Window, window_of
+from tlkit.predict.shared import Stack, stacked
+from tlkit.predict.tta import View, seen, views_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a head makes of one image."""
+    """What a head, or several together, make of one image."""
 
     path: Path
     classes: tuple[str, ...]
@@ -46,37 +52,120 @@ def predict(
     head: Head, paths: Sequence[Path], options: PredictOptions
 ) -> Iterator[Prediction | BadImage]:
     """Mean over V views of softmax probabilities, for each path in order."""
-    chosen = engine(
-        options.device,
-        head.card.precision if options.precision == "as-fitted" else options.precision,
-    )
-    spec = head.model.spec
-    views = views_of(options, spec)
-    chosen.place(head.model)
-    head.model.eval()
-    for part in batches(
+    for one in together([head], paths, options):
+        yield one if isinstance(one, BadImage) else one[0]
+
+
+def together(
+    heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
+) -> Generator[tuple[Prediction, ...] | BadImage, None, None]:
+    """The same for H heads of one group (shared.py): for each path H predictions, one per head.
+
+    Everything that can be refused is refused before an image is read.
+    """
+    ready = prepare(heads, options)
+    read_ahead = stretches(
         paths,
-        lambda image, position: seen(image, views, spec),
-        sizes=even_parts(len(paths), max(1, options.batch // len(views))),
-        at_least_px=max(view.shorter_px for view in views),
+        lambda image, position: seen(image, ready.views, ready.spec),
+        sizes=even_parts(len(paths), max(1, options.batch // len(ready.views))),
+        at_least_px=max(view.shorter_px for view in ready.views),
         workers=options.workers,
-    ):
-        rows = dict(zip(part.index, _mean(head, chosen, part.images, options.batch), strict=True))
-        for position in sorted([*rows, *part.bad]):
-            if position in part.bad:
-                yield part.bad[position]
-            else:
-                yield Prediction(
-                    path=paths[position], classes=head.classes, probabilities=rows[position]
+    )
+    with contextlib.closing(read_ahead):
+        for stretch in read_ahead:
+            good = [one for _, one in stretch if not isinstance(one, BadImage)]
+            rows = iter(ready.probabilities(good))
+            for position, one in stretch:
+                if isinstance(one, BadImage):
+                    yield one
+                    continue
+                yield tuple(
+                    Prediction(path=paths[position], classes=head.classes, probabilities=row)
+                    for head, row in zip(heads, next(rows), strict=True)
                 )
 
 
-def _mean(head: Head, chosen: Engine, images: torch.Tensor, batch: int) -> NDArray[np.float64]:
-    """(B, V, 3, h, w) -> (B, C)."""
-    if len(images) == 0:
-        return np.empty((0, len(head.classes)))
-    with torch.inference_mode():
-        logits = [chosen.run(head.model, one).cpu() for one in images.flatten(0, 1).split(batch)]
-    probabilities = torch.cat(logits).double().softmax(dim=1)
-    mean: NDArray[np.float64] = probabilities.unflatten(0, images.shape[:2]).mean(dim=1).numpy()
-    return mean
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Heads that were placed, and how they look at an image."""
+
+    stack: Stack
+    engine: Engine
+    views: tuple[View, ...]
+    window: Window | None
+    """How whole images are scored, where a view is one; None: as any other image."""
+    batch: int
+    spec: InputSpec
+
+    def probabilities(
+        self, images: Sequence[tuple[Pixels, ...]]
+    ) -> list[list[NDArray[np.float64]]]:
+        """The weighted mean over the V views of each image: for each image, for each head, (C,)."""
+        if not images:
+            return []
+        weights = torch.tensor([view.weight for view in self.views], dtype=torch.float64)
+        means = []
+        for logits in self._logits(images):
+            views = logits.double().softmax(dim=1).unflatten(0, (len(images), len(self.views)))
+            means.append((views * weights[:, None]).sum(dim=1) / weights.sum())
+        return [[mean[number].numpy() for mean in means] for number in range(len(images))]
+
+    def _logits(self, images: Sequence[tuple[Pixels, ...]]) -> list[Tensor]:
+        """For each head (N * V, C). Views of one shape go through the network together."""
+        pixels = [one for image in images for one in image]
+        whole = [view.whole for view in self.views] * len(images)
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for place, one in enumerate(pixels):
+            alike.setdefault((whole[place], one.shape), []).append(place)
+        places, parts = [], []
+        for where in alike.values():
+            height, width, _ = pixels[where[0]].shape
+            # As many pixels in a step as `batch` plain images have, but at least one image.
+            most = max(1, self.batch * self.spec.crop_px**2 // (height * width))
+            for start in range(0, len(where), most):
+                some = where[start : start + most]
+                stack = torch.from_numpy(np.stack([pixels[i] for i in some]))
+                places += some
+                parts.append(self._scored(stack.permute(0, 3, 1, 2), whole=whole[some[0]]))
+        order = torch.tensor(places).argsort()
+        return [torch.cat(each)[order] for each in zip(*parts, strict=True)]
+
+    def _scored(self, images: Tensor, *, whole: bool) -> list[Tensor]:
+        """(B, channels, h, w) uint8 -> for each head (B, C) on the CPU."""
+        with torch.inference_mode():
+            if whole and self.window is not None:
+                scores = self._by_windows(self.window, images)
+            else:
+                scores = self.stack.run(self.engine, [images], 0, self.stack.end)
+            return [one.cpu() for one in scores]
+
+    def _by_windows(self, window: Window, images: Tensor) -> list[Tensor]:
+        """The mean over all windows of their scores: for each head (B, C)."""
+        found = self.stack.run(self.engine, [images], 0, self.stack.neck)
+        sums: list[Tensor] = []
+        places = 0
+        for strips in zip(*(window.slide(one) for one in found), strict=True):
+            vectors = [one.flatten(0, 1) for one in strips]
+            scores = self.stack.run(self.engine, vectors, self.stack.neck + 1, self.stack.end)
+            here = [one.unflatten(0, strips[0].shape[:2]).sum(dim=1) for one in scores]
+            sums = [one + more for one, more in zip(sums, here, strict=True)] if sums else here
+            places += strips[0].shape[1]
+        return [one / places for one in sums]
+
+
+def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
+    """Place H heads of one group. Raises `OptionError` for what they cannot do."""
+    spec = heads[0].model.spec
+    chosen = engine(
+        options.device,
+        heads[0].card.precision if options.precision == "as-fitted" else options.precision,
+    )
+    views = views_of(options, spec)
+    stack = stacked(heads)
+    stack.place(chosen)
+    window = None
+    if any(view.whole for view in views):
+        window = window_of(heads[0].model, str(heads[0].path))
+    return Ready(
+        stack=stack, engine=chosen, views=views, window=window, batch=options.batch, spec=spec
+    )

@@ -1,16 +1,15 @@
 """Test-time augmentation: the views of an image that are averaged over.
 
-In: an `InputSpec` and a policy. Out: `View`s, and (V, px, px, 3) pixels of an image.
+In: an `InputSpec` and a policy. Out: `View`s, and the pixels of each view of an image.
 A policy is a row in `POLICIES`. Probabilities of views are averaged, never logits: a view with a
 larger scale must not outvote the others.
+Next door: dense.py (the score of a whole image).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, in_channels, resize
@@ -20,7 +19,7 @@ from tlkit.options import PredictOptions
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One square of an image that was scaled."""
+    """One square of an image that was scaled, or all of it."""
 
     shorter_px: int
     """Shorter side of the scaled image."""
@@ -29,6 +28,10 @@ class View:
     right: float = 0.5
     """0 at the left, 1 at the right."""
     mirrored: bool = False
+    whole: bool = False
+    """The whole scaled image, for dense evaluation; it has no `down` and no `right`."""
+    weight: float = 1.0
+    """What it counts in the mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class Policy:
 
     about: str
     views: Callable[[InputSpec, PredictOptions], tuple[View, ...]]
+    uses: frozenset[str] = frozenset()
+    """Which of `scales`, `grid` and `mirror` it takes."""
 
 
 def views_of(options: PredictOptions, spec: InputSpec) -> tuple[View, ...]:
@@ -46,24 +51,31 @@ def views_of(options: PredictOptions, spec: InputSpec) -> tuple[View, ...]:
     given to a policy that has none.
     """
     policy = pick(POLICIES, options.tta, "test-time policy")
-    if options.tta != "multi":
-        options.refuse(["scales", "grid", "mirror"], "--tta multi, whose numbers these are")
+    for name in ("scales", "grid", "mirror"):
+        if name not in policy.uses:
+            takers = [f"--tta {one}" for one, row in POLICIES.items() if name in row.uses]
+            options.refuse([name], f"{' or '.join(takers)}, which take it")
     return policy.views(spec, options)
 
 
-def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> Pixels:
-    """(H, W, 3) -> (V, px, px, channels): each scale is made once, each view cut from it."""
+def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> tuple[Pixels, ...]:
+    """(H, W, 3) -> for each view (px, px, channels), or (h, w, channels) for a whole image.
+
+    Each scale is made once.
+    """
     scaled = {
-        px: resize(image, px, spec.interpolation) for px in {view.shorter_px for view in views}
+        px: in_channels(resize(image, px, spec.interpolation), spec.channels)
+        for px in {view.shorter_px for view in views}
     }
-    squares = np.stack([_square(scaled[view.shorter_px], view, spec.crop_px) for view in views])
-    return in_channels(squares, spec.channels)
+    return tuple(_cut(scaled[view.shorter_px], view, spec.crop_px) for view in views)
 
 
-def _square(image: Pixels, view: View, px: int) -> Pixels:
+def _cut(image: Pixels, view: View, px: int) -> Pixels:
     # Mirrored before it is cut, so that a picture and its mirror image have the same set of views
     # also where the room around the square is an odd number of pixels.
     image = image[:, ::-1] if view.mirrored else image
+    if view.whole:
+        return image
     top = int((image.shape[0] - px) * view.down)
     left = int((image.shape[1] - px) * view.right)
     return image[top : top + px, left : left + px]
@@ -81,15 +93,34 @@ def _five(spec: InputSpec, options: PredictOptions) -> tuple[View, ...]:
     )
 
 
-def _grid(spec: InputSpec, options: PredictOptions) -> tuple[View, ...]:
-    places = [i / (options.grid - 1) for i in range(options.grid)] if options.grid > 1 else [0.5]
-    views = tuple(
+def _crops(spec: InputSpec, options: PredictOptions, grid: int) -> tuple[View, ...]:
+    """A regular grid of squares at every scale."""
+    places = [i / (grid - 1) for i in range(grid)] if grid > 1 else [0.5]
+    return tuple(
         View(shorter_px=px, down=down, right=right)
         for px in _scales(options.scales, spec)
         for down in places
         for right in places
     )
+
+
+def _multi(spec: InputSpec, options: PredictOptions) -> tuple[View, ...]:
+    views = _crops(spec, options, options.grid)
     return both_ways(views) if options.mirror else views
+
+
+def _dense(spec: InputSpec, options: PredictOptions) -> tuple[View, ...]:
+    views = tuple(View(shorter_px=px, whole=True) for px in _scales(options.scales, spec))
+    return both_ways(views) if options.mirror else views
+
+
+def _dense_and_crops(spec: InputSpec, options: PredictOptions) -> tuple[View, ...]:
+    """Both, each method as a whole with the same weight, however many views it has."""
+    return tuple(
+        replace(view, weight=1 / len(views))
+        for views in (_dense(spec, options), _multi(spec, options))
+        for view in views
+    )
 
 
 def both_ways(views: tuple[View, ...]) -> tuple[View, ...]:
@@ -98,20 +129,22 @@ def both_ways(views: tuple[View, ...]) -> tuple[View, ...]:
 
 
 def _scales(text: str, spec: InputSpec) -> list[int]:
-    """Pixels from "256,384,512", each at least the network's input."""
+    """Pixels from "256,384,512" or auto, each at least the network's input."""
+    usual = [round(spec.crop_px * sevenths / 7) for sevenths in (8, 12, 16)]
+    if text == "auto":
+        return list(dict.fromkeys(usual))
     parts = [one.strip() for one in text.split(",")]
     if not all(one.isascii() and one.isdecimal() for one in parts):
-        found, wanted = f"--scales {text}", "whole numbers of pixels with commas between"
+        wanted = "whole numbers of pixels with commas between"
     elif min(map(int, parts)) < spec.crop_px or max(map(int, parts)) > 4096:
-        found = f"--scales {text}"
         wanted = f"from {spec.crop_px}, the side of the network's input, to 4096"
     else:
         return list(dict.fromkeys(map(int, parts)))
     raise OptionError(
-        "the scales of --tta multi cannot be used",
-        found=found,
+        "the test-time scales cannot be used",
+        found=f"--scales {text}",
         expected=wanted,
-        do=f"for this backbone: --scales {spec.crop_px},{spec.crop_px * 3 // 2},{spec.crop_px * 2}",
+        do=f"for this backbone: --scales {','.join(map(str, usual))}, which is auto",
     )
 
 
@@ -126,8 +159,25 @@ POLICIES: Mapping[str, Policy] = {
         about="five and their mirrors", views=lambda spec, options: both_ways(_five(spec, options))
     ),
     "multi": Policy(
-        about="--scales x --grid x --grid crops, with --mirror each also mirrored: "
-        "256,384,512 and 5 are the 150 views of the VGG paper",
-        views=_grid,
+        about="--scales x --grid x --grid crops, with --mirror each also mirrored",
+        views=_multi,
+        uses=frozenset({"scales", "grid", "mirror"}),
+    ),
+    "vgg150": Policy(
+        about="multi with a grid of 5, mirrored: 150 crops, the multi-crop evaluation of the VGG "
+        "paper (arXiv 1409.1556, 3.2)",
+        views=lambda spec, options: both_ways(_crops(spec, options, 5)),
+        uses=frozenset({"scales"}),
+    ),
+    "dense": Policy(
+        about="the whole image at --scales, with --mirror also mirrored: the network slides over "
+        "it and its scores are averaged, the dense evaluation of the VGG paper",
+        views=_dense,
+        uses=frozenset({"scales", "mirror"}),
+    ),
+    "dense+crops": Policy(
+        about="dense and multi, the means of the two averaged",
+        views=_dense_and_crops,
+        uses=frozenset({"scales", "grid", "mirror"}),
     ),
 }

@@ -1,12 +1,12 @@
-"""Evaluation: a head judged on a folder with known classes.
+"""Evaluation: a head, or several, judged on a folder with known classes.
 
-In: a `Head`, a `Catalog`. Out: an `Evaluation` (metrics.py). Classes are matched by name.
+In: `Head`s, a `Catalog`. Out: `Evaluation`s (metrics.py). Classes are matched by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,30 +15,57 @@ from tlkit.data.folder import Catalog
 from tlkit.data.images import BadImage, refuse
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import PredictOptions
-from tlkit.predict.run import predict
+from tlkit.predict.ensemble import join, members, settle, weights_of
 from tlkit.steps import Tick
+
+Bad = tuple[BadImage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Scores of heads, from one pass over the images."""
+
+    alone: tuple[Evaluation, ...]
+    """Of each head by itself."""
+    together: Evaluation
+    """Of all of them as one; a single head's own."""
 
 
 def evaluate(
     head: Head, catalog: Catalog, options: PredictOptions, *, what: str = "evaluating"
-) -> Generator[Tick, None, tuple[Evaluation, tuple[BadImage, ...]]]:
+) -> Generator[Tick, None, tuple[Evaluation, Bad]]:
     """Predict every image and compare. Yields ticks, returns the scores.
 
     Raises `UnknownName` for a class folder that the head does not know, and `ImageError` if no
     image can be read at all.
     """
-    known = catalog.relabel(head.classes)
+    judged, bad = yield from judge([head], catalog, options, what=what)
+    return judged.together, bad
+
+
+def judge(
+    heads: Sequence[Head], catalog: Catalog, options: PredictOptions, *, what: str = "evaluating"
+) -> Generator[Tick, None, tuple[Judged, Bad]]:
+    """The same for several heads: each alone, and all together."""
+    known = catalog.relabel(heads[0].classes)
+    options = yield from settle(heads, options)
+    weights = weights_of(heads, options)
     labels, rows = [], []
     bad: list[BadImage] = []
-    for position, one in enumerate(predict(head, known.paths, options)):
+    for position, one in enumerate(members(heads, known.paths, options)):
         if isinstance(one, BadImage):
             bad.append(one)
         else:
             labels.append(known.labels[position])
-            rows.append(one.probabilities)
+            joined = (join(one, weights, options.combine),) if len(heads) > 1 else ()
+            rows.append(np.stack([answer.probabilities for answer in (*one, *joined)]))
         yield Tick(what=what, done=position + 1, total=len(known))
     if not rows:
         refuse(bad, do="name a folder with readable images")
-    scores = measure(np.array(labels), np.stack(rows), head.classes)
     named = tuple(f"{one.path}: {one.reason}" for one in bad)
-    return replace(scores, unreadable=named), tuple(bad)
+    table = np.stack(rows)
+    scores = [
+        replace(measure(np.array(labels), table[:, i], heads[0].classes), unreadable=named)
+        for i in range(table.shape[1])
+    ]
+    return Judged(alone=tuple(scores[: len(heads)]), together=scores[-1]), tuple(bad)

@@ -1,0 +1,45 @@
+"""Run folders: which heads a path means."""
+
+from pathlib import Path
+
+import pytest
+
+from tlkit.classifier import load
+from tlkit.errors import HeadFileError
+from tlkit.runs import HEAD, heads_in, short_names
+
+
+def put(folder):
+    folder.mkdir(parents=True)
+    (folder / HEAD).write_bytes(b"")
+    return folder / HEAD
+
+
+def test_a_file_means_itself_and_a_run_its_head(tmp_path):
+    head = put(tmp_path / "run")
+    assert heads_in(head) == [head]
+    assert heads_in(tmp_path / "run") == [head]
+
+
+def test_a_run_of_folds_means_all_of_them_in_order(tmp_path):
+    folds = [put(tmp_path / "run" / f"fold-{number}") for number in (10, 2, 1)]
+    assert heads_in(tmp_path / "run") == folds[::-1]
+    (tmp_path / "run" / "fold-3").mkdir()  # begun, and without a head
+    assert len(heads_in(tmp_path / "run")) == 3
+    assert heads_in(tmp_path / "run" / "fold-2") == [folds[1]]
+
+
+def test_a_head_of_its_own_comes_before_folds(tmp_path):
+    own = put(tmp_path / "run")
+    put(tmp_path / "run" / "fold-1")
+    assert heads_in(tmp_path / "run") == [own]
+
+
+def test_a_folder_without_heads_is_an_error_of_reading(tmp_path):
+    with pytest.raises(HeadFileError, match="no file at that path"):
+        load(tmp_path)
+
+
+def test_heads_are_called_by_their_folders_with_numbers_where_these_are_alike():
+    assert short_names([Path("runs/a") / HEAD, Path("b.safetensors")]) == ["a", "b"]
+    assert short_names([Path("x/a") / HEAD, Path("y/a") / HEAD]) == ["a (1)", "a (2)"]

@@ -1,0 +1,238 @@
+"""Ensemble: several heads asked together, on any backbones and input sizes.
+
+In: loaded heads with the same classes, paths, options. Out: `Prediction`s, or each head's own.
+The heads' streams go in step, each with the views and the size of its own network; heads that share
+their frozen part are one stream. Classes are matched by name, in the first head's order.
+Not here: one head's probabilities (run.py), scores (report/evaluation.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlkit.artifact import Head
+from tlkit.data.folder import scan_for_choosing
+from tlkit.data.images import BadImage, refuse
+from tlkit.errors import HeadFileError, OptionError, listing
+from tlkit.options import PredictOptions
+from tlkit.predict.run import Prediction, prepare, together
+from tlkit.predict.shared import groups
+from tlkit.steps import Tick, finish
+
+Floats = NDArray[np.float64]
+
+SMALLEST = 1e-300
+"""Below this a probability is taken for this, so that it has a logarithm."""
+
+
+def match(heads: Sequence[Head]) -> list[NDArray[np.int64]]:
+    """For each head, where each of the first head's C classes is among its own.
+
+    Raises `HeadFileError` where the sets of names differ.
+    """
+    names = heads[0].classes
+    faults = []
+    for head in heads[1:]:
+        less = [one for one in names if one not in head.classes]
+        more = [one for one in head.classes if one not in names]
+        faults += [f"{head.path} lacks: {', '.join(less)}"] * bool(less)
+        faults += [f"{head.path} has besides: {', '.join(more)}"] * bool(more)
+    if faults:
+        raise HeadFileError(
+            "heads that know different classes cannot be asked together",
+            found=listing(faults),
+            expected=f"the classes of {heads[0].path}: {', '.join(names)}",
+            do="name heads that were fitted on the same classes; their order does not matter",
+        )
+    return [np.array([head.classes.index(one) for one in names]) for head in heads]
+
+
+def check(heads: Sequence[Head], options: PredictOptions) -> None:
+    """Refuse now what would be refused later, when images have been read."""
+    match(heads)
+    if len(heads) == 1:
+        options.refuse(
+            ["combine", "head_weights", "learn_weights"], "several heads: --head A --head B"
+        )
+    if options.learn_weights:
+        options.refuse(["head_weights"], "one of --head-weights and --learn-weights")
+    weights_of(heads, options)
+    for group in groups(heads):
+        prepare([heads[i] for i in group], options)
+
+
+def weights_of(heads: Sequence[Head], options: PredictOptions) -> Floats:
+    """(H,) what each head counts. For a mean they sum to 1; `equal` logits are added as they are.
+
+    Raises `OptionError`.
+    """
+    if options.head_weights == "equal":
+        weights = np.ones(len(heads))
+    else:
+        weights = _parsed(options.head_weights, len(heads))
+    return weights / weights.sum() if options.combine == "mean" else weights
+
+
+def _parsed(text: str, count: int) -> Floats:
+    try:
+        numbers = [float(one) for one in text.split(",")]
+    except ValueError:
+        numbers = []
+    sound = all(math.isfinite(one) and one >= 0 for one in numbers) and sum(numbers) > 0
+    if not sound or len(numbers) != count:
+        example = ",".join(f"{1 / count:.2g}" for _ in range(count))
+        raise OptionError(
+            "the weights of the heads cannot be used",
+            found=f"--head-weights {text}, for {count} heads",
+            expected=f"{count} numbers with commas between, none below 0 and not all 0, "
+            "in the order of the heads",
+            do=f"correct them, such as --head-weights {example}, or leave them out",
+        )
+    return np.array(numbers)
+
+
+def combined(rows: Floats, weights: Floats, combine: str) -> Floats:
+    """Probabilities (..., H, C) of H heads -> (..., C), summing to 1.
+
+    `mean`: sum of w p. `logits`: softmax of the sum of w log p, which is that of the summed logits,
+    since log p is the logits less one number for all classes.
+    """
+    if combine == "mean":
+        mean: Floats = np.einsum("h,...hc->...c", weights, rows)
+        return mean
+    sums = np.einsum("h,...hc->...c", weights, np.log(np.maximum(rows, SMALLEST)))
+    powers = np.exp(sums - sums.max(axis=-1, keepdims=True))
+    soft: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return soft
+
+
+def members(
+    heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
+) -> Iterator[tuple[Prediction, ...] | BadImage]:
+    """For each path what each of H heads makes of it, in the first head's order of classes."""
+    orders = match(heads)
+    shared = groups(heads)
+    with contextlib.ExitStack() as opened:
+        streams = [
+            opened.enter_context(
+                contextlib.closing(together([heads[i] for i in group], paths, options))
+            )
+            for group in shared
+        ]
+        for answers in zip(*streams, strict=True):
+            found: dict[int, Prediction] = {}
+            bad = None
+            for group, answer in zip(shared, answers, strict=True):
+                if isinstance(answer, BadImage):
+                    bad = answer
+                    continue
+                found.update(zip(group, answer, strict=True))
+            yield bad or tuple(
+                replace(
+                    found[i],
+                    classes=heads[0].classes,
+                    probabilities=found[i].probabilities[order],
+                )
+                for i, order in enumerate(orders)
+            )
+
+
+def join(answers: Sequence[Prediction], weights: Floats, combine: str) -> Prediction:
+    """What H heads make of one image, as one prediction. A single head's is its own."""
+    if len(answers) == 1:
+        return answers[0]
+    rows = np.stack([one.probabilities for one in answers])
+    return replace(answers[0], probabilities=combined(rows, weights, combine))
+
+
+def predict(
+    heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
+) -> Iterator[Prediction | BadImage]:
+    """What at least one head makes of each path, in order.
+
+    With views, each head's probabilities are its mean over them, and then combined.
+    """
+    options = finish(settle(heads, options))
+    weights = weights_of(heads, options)
+    for one in members(heads, paths, options):
+        yield one if isinstance(one, BadImage) else join(one, weights, options.combine)
+
+
+def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, None, PredictOptions]:
+    """The options with weights in place of a folder to learn them on. Yields ticks.
+
+    The weights are those with which the heads together have the lowest mean log loss there, none
+    below 0, summing to 1; they are rounded, so that they can be given again as they are shown.
+    Raises what predicting with these options would raise.
+    """
+    check(heads, options)
+    if not options.learn_weights:
+        return options
+    catalog = scan_for_choosing(Path(options.learn_weights)).relabel(heads[0].classes)
+    rows, labels, bad = [], [], []
+    for position, one in enumerate(members(heads, catalog.paths, options)):
+        if isinstance(one, BadImage):
+            bad.append(one)
+        else:
+            rows.append(np.stack([answer.probabilities for answer in one]))
+            labels.append(catalog.labels[position])
+        yield Tick(what="learning weights", done=position + 1, total=len(catalog))
+    refuse(bad, do="repair or remove them")
+    weights = learnt(np.stack(rows), np.array(labels), options.combine)
+    text = ",".join(f"{one:.4f}" for one in weights)
+    return replace(options, learn_weights="", head_weights=text)
+
+
+def learnt(rows: Floats, labels: NDArray[np.int64], combine: str) -> Floats:
+    """(H,) weights of the lowest mean log loss on the simplex, from probabilities (N, H, C).
+
+    Both losses are convex in the weights, so where they start does not matter.
+    """
+    from scipy.optimize import minimize
+
+    count = rows.shape[1]
+    start = np.full(count, 1 / count)
+    loss = _mean_loss(rows, labels) if combine == "mean" else _logits_loss(rows, labels)
+    found = minimize(
+        loss, start, jac=True, method="SLSQP", bounds=[(0.0, 1.0)] * count,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(count)},
+        options={"maxiter": 500, "ftol": 1e-10},
+    )  # fmt: skip
+    weights = np.clip(np.nan_to_num(found.x), 0.0, None)
+    weights = weights / weights.sum() if weights.sum() > 0 else start
+    return weights if loss(weights)[0] <= loss(start)[0] else start
+
+
+Loss = Callable[[Floats], tuple[float, Floats]]
+
+
+def _mean_loss(rows: Floats, labels: NDArray[np.int64]) -> Loss:
+    true = np.maximum(rows[np.arange(len(labels)), :, labels], SMALLEST)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        mixed = np.maximum(true @ weights, SMALLEST)
+        return float(-np.log(mixed).mean()), -(true / mixed[:, None]).mean(axis=0)
+
+    return loss
+
+
+def _logits_loss(rows: Floats, labels: NDArray[np.int64]) -> Loss:
+    logs = np.log(np.maximum(rows, SMALLEST))
+    true = logs[np.arange(len(labels)), :, labels]
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        soft = combined(rows, weights, "logits")
+        sums = np.einsum("h,nhc->nc", weights, logs)
+        most = sums.max(axis=1)
+        total = most + np.log(np.exp(sums - most[:, None]).sum(axis=1))
+        value = float((total - true @ weights).mean())
+        return value, (np.einsum("nc,nhc->nh", soft, logs) - true).mean(axis=0)
+
+    return loss

@@ -1,0 +1,80 @@
+"""Shared: heads on one and the same frozen part, which runs once for all of them.
+
+In: loaded heads. Out: which of them share, and a `Stack` that runs several as one.
+The heads of a cross-validation are such heads: K heads cost one backbone.
+Not here: images (run.py), weighing the heads' answers (ensemble.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tlkit.artifact import Head
+from tlkit.model.device import Engine
+
+
+def groups(heads: Sequence[Head]) -> list[list[int]]:
+    """Positions of heads that share their frozen part; a head that shares none stands alone."""
+    found: dict[object, list[int]] = {}
+    for position, head in enumerate(heads):
+        found.setdefault(_frozen(head) or position, []).append(position)
+    return list(found.values())
+
+
+def _frozen(head: Head) -> tuple[object, ...] | None:
+    """What two heads must have alike to share; None where nothing worth it is frozen."""
+    card = head.card
+    if head.cut is None or not head.cut.has_bank:
+        return None
+    plan = tuple(sorted((name, one) for name, one in card.plan.items() if name != "seed"))
+    network = (card.distribution, card.distribution_version, card.backbone)
+    return (*network, card.weights.frozen_sha256, card.input, card.precision, plan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """H models as their parts in the order in which data passes, the first of them shared."""
+
+    parts: tuple[tuple[nn.Module, ...], ...]
+    border: int
+    """Parts before this one are the first model's for all."""
+    neck: int
+    """The place of the neck: maps before it, vectors behind it."""
+
+    @property
+    def end(self) -> int:
+        """The number of parts."""
+        return len(self.parts[0])
+
+    def place(self, engine: Engine) -> None:
+        """Move what runs to the device, in eval mode."""
+        for number, parts in enumerate(self.parts):
+            for part in parts if number == 0 else parts[self.border :]:
+                engine.place(part.eval())
+
+    def run(self, engine: Engine, found: list[Tensor], start: int, stop: int) -> list[Tensor]:
+        """Parts from `start` to before `stop`: one tensor as long as all is shared, else H."""
+        middle = min(max(start, self.border), stop)
+        if start < middle:
+            found = [engine.run(nn.Sequential(*self.parts[0][start:middle]), found[0])]
+        if middle < stop:
+            each = found if len(found) == len(self.parts) else found * len(self.parts)
+            found = [
+                engine.run(nn.Sequential(*parts[middle:stop]), one)
+                for parts, one in zip(self.parts, each, strict=True)
+            ]
+        return found
+
+
+def stacked(heads: Sequence[Head]) -> Stack:
+    """Heads of one of the `groups`, at least one, as one stack."""
+    first = heads[0]
+    shared = len(first.cut.frozen) if first.cut is not None and len(heads) > 1 else 0
+    return Stack(
+        parts=tuple(tuple(part for _, part in head.model.parts()) for head in heads),
+        border=shared,
+        neck=[name for name, _ in first.model.parts()].index("neck"),
+    )
