@@ -6,7 +6,7 @@ import pytest
 
 from tlkit.classifier import load
 from tlkit.errors import HeadFileError
-from tlkit.runs import HEAD, heads_in, short_names
+from tlkit.runs import HEAD, RUNS, heads_in, newest, short_names
 
 
 def put(folder):
@@ -43,3 +43,17 @@ def test_a_folder_without_heads_is_an_error_of_reading(tmp_path):
 def test_heads_are_called_by_their_folders_with_numbers_where_these_are_alike():
     assert short_names([Path("runs/a") / HEAD, Path("b.safetensors")]) == ["a", "b"]
     assert short_names([Path("x/a") / HEAD, Path("y/a") / HEAD]) == ["a (1)", "a (2)"]
+
+
+def test_the_newest_run_may_be_one_of_folds(tmp_path):
+    import os
+
+    for age, name in enumerate(("one/fold-1", "one/fold-2", "two", ".half")):
+        path = tmp_path / "runs" / name / HEAD
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        os.utime(path, (100 - age, 100 - age))
+    assert newest() == RUNS / "one"
+    assert [one.parent.name for one in heads_in(newest())] == ["fold-1", "fold-2"]
+    os.utime(tmp_path / "runs" / "two" / HEAD, (200, 200))
+    assert newest() == RUNS / "two"

@@ -60,17 +60,19 @@ def refuse_among_photos(run: Path, folder: Path) -> None:
 
 
 def newest() -> Path:
-    """The head of the newest run below `runs/`. Raises `RunFolderError`."""
+    """The folder of the newest run below `runs/`. Raises `RunFolderError`."""
+    heads = [*RUNS.glob(f"*/{HEAD}"), *RUNS.glob(f"*/fold-1/{HEAD}")]
+    times = {RUNS / one.relative_to(RUNS).parts[0]: one.stat().st_mtime_ns for one in heads}
     # A name that begins with a dot is a run that is being written, or was interrupted.
-    heads = [one for one in RUNS.glob(f"*/{HEAD}") if not one.parent.name.startswith(".")]
-    if not heads:
+    times = {run: time for run, time in times.items() if not run.name.startswith(".")}
+    if not times:
         raise RunFolderError(
             "there is no run yet",
             found=f"no {RUNS}/*/{HEAD} below {Path.cwd()}",
             expected="a fit",
             do="run `tlkit fit FOLDER` first, or name a head: --head FILE",
         )
-    return max(heads, key=lambda path: path.stat().st_mtime_ns)
+    return max(times, key=lambda run: times[run])
 
 
 def heads_in(path: Path) -> list[Path]:
