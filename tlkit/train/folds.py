@@ -347,7 +347,12 @@ def _path(phase: Phase, chosen: Engine, course: Course) -> list[tuple[Epoch, dic
         class_weights=class_weights_for(phase.options, chosen, course.train_labels),
         smoothing=phase.options.label_smoothing,
     )  # fmt: skip
-    return [(record, tensors_of(phase.cut)) for record in records]
+    # Asked for once: looking for them takes longer than a penalty.
+    live = phase.cut.trained_tensors()
+    return [
+        (record, {name: one.detach().cpu().clone() for name, one in live.items()})
+        for record in records
+    ]
 
 
 def _common(paths: Sequence[Sequence[Epoch]], monitor: str) -> int:
