@@ -90,6 +90,7 @@ def test_variants_are_all_there():
         *(f"densenet{n}" for n in (121, 161, 169, 201)),
         *("googlenet", "inception_v3"),
         *(f"efficientnet_lite{n}" for n in (0, 1, 2)),
+        *("inception_small", "inception_small_deep", "vgg_small", "resnet20", "densenet40"),
     }
 
 
