@@ -5,6 +5,7 @@
 set -eu
 photos=$1
 shift
+# A hidden layer of 500 with dropout, trained in steps, ended by early stopping.
 diary="--head mlp --hidden 500 --dropout 0.3 --epochs 10 --patience 3"
 
 # A: the classifier replaced (for vgg16_bn: 25088 -> 500 -> 2). B: behind the network's 1000 outputs.

@@ -53,6 +53,7 @@ from tlkit.train.feeds import readable
 from tlkit.train.folds import Fold, Tested, train_folds
 from tlkit.train.recipe import plan_of
 from tlkit.train.run import Trained, about_bad, train
+from tlkit.train.schedule import warmup_share
 from tlkit.weights import digest
 
 
@@ -100,7 +101,7 @@ def fit_events(
     chosen = choose(options.backbone)
     parts = scan_parts(folder)
     if parts.val is not None and not options.folds:
-        options.refuse(["val_fraction", "group_by"], "a folder without a val part of its own")
+        options.refuse(["val_fraction"], "a folder without a val part of its own")
     yield from _about(parts)
     if options.folds:
         crossed = yield from _cross(folder, options, chosen, parts, (run, replace))
@@ -192,6 +193,7 @@ def _refuse_early(options: FitOptions) -> None:
     if options.folds:
         options.refuse(["val_fraction"], "one head: with --folds, a fold is what is held out")
     pick(HEADS, options.head, "head")
+    warmup_share(options)
     if options.augment != "auto" and not Path(options.augment).suffix:
         pick(
             PRESETS, options.augment, "augmentation preset", also=", auto, or a .yaml or .json file"
@@ -306,6 +308,9 @@ def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Car
                 "augment": trained.recipe.augment,
                 "refit": trained.recipe.refit,
                 "freeze": trained.options.freeze,
+                "lr": trained.options.lr,
+                "backbone_lr": trained.options.backbone_lr,
+                "batchnorm": trained.options.batchnorm,
                 "device": str(trained.engine.device),
                 "precision": trained.engine.precision,
                 "weights": card.weights.name,

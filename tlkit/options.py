@@ -205,8 +205,9 @@ class ShapeOptions(Checked):
     )
     strategy: str = option(
         "auto",
-        "Train the head alone, all that --freeze leaves, or first the one and then the other; "
-        "auto is probe on pretrained weights and finetune on random ones.",
+        "probe: train the head alone; finetune: all that --freeze leaves; probe+finetune: first "
+        "the one, then the other. auto: what --freeze says; where that is auto too, the head on "
+        "pretrained weights, everything on random ones.",
         choices=STRATEGIES,
     )
     freeze: str = option(

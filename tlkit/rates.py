@@ -54,7 +54,9 @@ def find_lr_events(
     parts = scan_parts(folder)
     if parts.val is not None:
         options.refuse(["val_fraction"], "a folder without a val part of its own")
-    splits = split(parts, val_fraction=options.val_fraction, seed=options.seed)
+    splits = split(
+        parts, val_fraction=options.val_fraction, seed=options.seed, group_by=options.group_by
+    )
     if place is not None:
         refuse_unwritable(place)
     made_ready = yield from ready(options, chosen.backbone, splits)

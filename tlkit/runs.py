@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,12 @@ def refuse_among_photos(run: Path, folder: Path) -> None:
 
 def newest() -> Path:
     """The folder of the newest run below `runs/`. Raises `RunFolderError`."""
-    heads = [*RUNS.glob(f"*/{HEAD}"), *RUNS.glob(f"*/fold-1/{HEAD}")]
-    times = {RUNS / one.relative_to(RUNS).parts[0]: one.stat().st_mtime_ns for one in heads}
-    # A name that begins with a dot is a run that is being written, or was interrupted.
-    times = {run: time for run, time in times.items() if not run.name.startswith(".")}
+    times: dict[Path, int] = {}
+    for head in (*RUNS.glob(f"*/{HEAD}"), *RUNS.glob(f"*/fold-*/{HEAD}")):
+        run = RUNS / head.relative_to(RUNS).parts[0]
+        # A name that begins with a dot is a run that is being written, or was interrupted.
+        if not run.name.startswith("."):
+            times[run] = max(times.get(run, 0), head.stat().st_mtime_ns)
     if not times:
         raise RunFolderError(
             "there is no run yet",
@@ -89,10 +91,13 @@ def heads_in(path: Path) -> list[Path]:
     return folds or [path / HEAD]
 
 
-def short_names(heads: Sequence[Path]) -> list[str]:
-    """For each head file what to call it beside the others: its run folder, or its own name."""
+def short_names(heads: Sequence[Path], *, taken: Collection[str] = ()) -> list[str]:
+    """For each head file what to call it beside the others: its run folder, or its own name.
+
+    Numbered where two would be alike, or like one of the names that are `taken`.
+    """
     names = [one.parent.name if one.name == HEAD and one.parent.name else one.stem for one in heads]
-    if len(set(names)) == len(names):
+    if len(set(names)) == len(names) and not set(names) & set(taken):
         return names
     return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
 

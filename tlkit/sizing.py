@@ -21,7 +21,7 @@ from tlkit.model.build import build, plugin_failed, weight_sets
 from tlkit.model.summary import Summary, summarise
 from tlkit.options import FitOptions, ShapeOptions, SummaryOptions, declared
 from tlkit.plugins import choose
-from tlkit.train.recipe import plan_of, refuse_head_only, refuse_idle_in_head, settle
+from tlkit.train.recipe import plan_of, refuse_contradiction, refuse_idle_in_head, settle
 from tlkit.weights import unread
 
 
@@ -76,8 +76,7 @@ def _with_head(
     backbone: Backbone, weights: Weights, fit: FitOptions, classes: int
 ) -> Mapping[str, nn.Module]:
     cut = build(backbone, plan_of(fit), classes, weights=weights).cut
-    if fit.strategy in ("finetune", "probe+finetune"):
-        refuse_head_only(cut)
+    refuse_contradiction(fit, cut)
     model = cut.model
     parts = {"features": model.features, "neck": model.neck, "body": model.body, "head": model.head}
     return {name: one for name, one in parts.items() if not isinstance(one, nn.Identity)}

@@ -258,3 +258,20 @@ def test_folds_and_a_val_part_of_the_users_are_one_too_many():
 def test_the_test_part_is_the_same_for_all_folds():
     parts = Parts(train=catalog([5, 5]), val=None, test=catalog([1, 1]))
     assert all(one.test is parts.test for one in folds(parts, count=3, seed=0))
+
+
+def test_groups_on_both_sides_of_the_folders_own_parts_are_refused(tmp_path):
+    for part, patients_in in (("train", "abcd"), ("test", "de")):
+        for label in ("c0", "c1"):
+            for one in patients_in:
+                path = tmp_path / part / label / one / "1.png"
+                path.parent.mkdir(parents=True)
+                path.write_bytes(b"")
+    parts = scan_parts(tmp_path)
+    for make in (
+        lambda: split(parts, val_fraction=0.3, seed=0, group_by="^[^/]+"),
+        lambda: folds(parts, count=2, seed=0, group_by="^[^/]+"),
+    ):
+        with pytest.raises(FolderError, match="both in train and in test") as caught:
+            make()
+        assert caught.value.found == "d"

@@ -196,14 +196,32 @@ def log_loss(given, labels, weights, combine):
 
 @pytest.mark.parametrize("combine", ["mean", "logits"])
 @pytest.mark.parametrize("seed", range(5))
-def test_learnt_weights_are_the_best_on_the_simplex(combine, seed):
+def test_learnt_weights_are_the_best_there_are(combine, seed):
     given, labels = world(seed)
     weights = learnt(given, labels, combine)
-    assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
     best = log_loss(given, labels, weights, combine)
-    for other in np.random.default_rng(0).dirichlet(np.ones(3), size=200):
-        assert best <= log_loss(given, labels, other, combine) + 1e-7
+    random = np.random.default_rng(0)
+    for other in random.dirichlet(np.ones(3), size=200):
+        scale = 1 if combine == "mean" else random.uniform(0.1, 6)
+        assert best <= log_loss(given, labels, other * scale, combine) + 1e-7
+    if combine == "mean":
+        assert weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("combine", ["mean", "logits"])
+def test_learnt_weights_are_never_worse_than_equal_ones(combine):
+    """Weak heads that err independently: their logits are to be added, not averaged."""
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 4, 500)
+    logits = random.normal(size=(500, 2, 4))
+    logits[np.arange(500), :, labels] += 1.5
+    given = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    equal = np.ones(2) if combine == "logits" else np.full(2, 0.5)
+    found = log_loss(given, labels, learnt(given, labels, combine), combine)
+    assert found <= log_loss(given, labels, equal, combine) + 1e-9
+    if combine == "logits":
+        assert learnt(given, labels, combine).sum() > 1.5
 
 
 def test_a_head_that_is_always_wrong_gets_no_weight():

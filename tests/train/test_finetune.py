@@ -1,15 +1,17 @@
 """Training more than a head: strategies, unfreezing, averages, blends, steps."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch import nn
 
+import tlkit
 from tlkit.data.folder import scan_parts
 from tlkit.data.split import split
 from tlkit.data.transforms import augmentation
-from tlkit.errors import OptionError
+from tlkit.errors import OptionError, TlkitError
 from tlkit.model.build import build
 from tlkit.model.device import engine
 from tlkit.options import FitOptions
@@ -18,7 +20,7 @@ from tlkit.testing import TINY
 from tlkit.train import loop
 from tlkit.train.events import Epoch, Note
 from tlkit.train.feeds import ImageFeed
-from tlkit.train.judge import Verdict, loss_of
+from tlkit.train.judge import Verdict, loss_of, standing
 from tlkit.train.mix import mix_for
 from tlkit.train.optimizer import optimizer_for
 from tlkit.train.recipe import plan_of, settle
@@ -109,10 +111,16 @@ def test_a_strategy_that_contradicts_freeze_is_refused(given):
         settle(FitOptions(**given), TINY.weights())
 
 
+@pytest.mark.parametrize("folds", [0, 2])
 @pytest.mark.parametrize("strategy", ["finetune", "probe+finetune"])
-def test_fine_tuning_a_frozen_backbone_is_refused(colours, strategy):
+def test_fine_tuning_a_frozen_backbone_is_refused(colours, strategy, folds):
     with pytest.raises(OptionError, match="nothing to fine-tune"):
-        fitted(colours, strategy=strategy, freeze="features")
+        tlkit.fit(colours, backbone="tiny", strategy=strategy, freeze="features", folds=folds)
+
+
+def test_a_probe_that_would_train_a_kept_classifier_is_refused(colours):
+    with pytest.raises(OptionError, match="a probe trains the head alone"):
+        fitted(colours, strategy="probe", freeze="features", attach="append")
 
 
 def test_a_probe_leaves_a_kept_classifier_alone(colours):
@@ -141,6 +149,21 @@ def test_a_fine_tuned_head_file_holds_what_was_trained_and_no_more(colours):
     result, _ = fitted(colours, strategy="probe+finetune", freeze="to:stage1", epochs=1)
     parts = {".".join(name.split(".")[:2]) for name in result.cut.trained_tensors()}
     assert parts == {"features.stage2", "head.scale", "head.layers"}
+
+
+def test_stages_that_are_never_reached_are_named(colours):
+    _, events = fitted(colours, freeze="none", unfreeze_every=1, epochs=2)
+    notes = [one.text for one in events if isinstance(one, Note)]
+    assert any("never trained" in one and "stage1" in one for one in notes)
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best_and_alone_an_error(colours):
+    losses = iter([math.nan, 0.5, math.inf])
+    run = Run(colours, lambda: Verdict(loss=next(losses), accuracy=0.5, balanced_accuracy=0.5))
+    ranks = [standing(run.judge(), "loss") for _ in range(3)]
+    assert min(ranks) == ranks[1]
+    with pytest.raises(TlkitError, match="diverged"):
+        fitted(colours, freeze="none", optimizer="sgd", lr=1e30, epochs=1, batch=64)
 
 
 def test_early_stopping_ends_the_run_and_says_so(colours):
@@ -188,6 +211,19 @@ def test_stages_begin_to_learn_one_by_one_and_are_bitwise_still_before(colours):
     assert learnt[2:4] == [{"head", "features.stage2"}] * 2
     assert learnt[4] == {"head", "features.stage2", "features.stage1"}
     assert all(one.requires_grad for one in run.cut.model.parameters())
+
+
+def test_accumulated_batches_with_class_weights_are_one_step_too(colours):
+    logits, labels = torch.randn(12, 3), torch.tensor([0] * 8 + [1] * 3 + [2])
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    options = FitOptions(balance="classes")
+    loss = loop.loss_for(
+        engine("cpu", "fp32"), nn.Identity(), options, class_weights=weights, classes=3
+    )
+    parts = [(logits[:5], labels[:5]), (logits[5:], labels[5:])]
+    masses = [loss.mass(one) for _, one in parts]
+    mean = sum(loss.of(*one) * mass for one, mass in zip(parts, masses, strict=True)) / sum(masses)
+    assert torch.allclose(mean, loss.of(logits, labels))
 
 
 def test_accumulated_batches_are_one_step_of_a_larger_batch(colours):
@@ -258,10 +294,16 @@ def test_statistics_of_pretrained_batchnorms_are_kept_while_their_scale_learns(
 
 
 def test_an_average_also_holds_batchnorms_statistics_and_its_counter(colours):
-    run = Run(colours, epochs=1, ema=0.99, batchnorm="learn")
-    end = run.after_each_epoch()[-1]
-    assert end["features.stage1.1.num_batches_tracked"] > 0
-    assert end["features.stage1.1.running_mean"].isfinite().all()
+    way = {"epochs": 1, "batch": 24, "schedule": "constant", "batchnorm": "learn"}
+    plain = Run(colours, **way)
+    (weights,) = plain.after_each_epoch()
+    (averaged,) = Run(colours, ema=0.99, **way).after_each_epoch()
+    for name in ("features.stage1.1.running_mean", "features.stage1.1.running_var"):
+        assert not torch.equal(weights[name], plain.start[name])
+        want = plain.start[name].lerp(weights[name], 1 - 2 / 11)
+        assert torch.allclose(averaged[name], want, atol=1e-6)
+    counter = "features.stage1.1.num_batches_tracked"
+    assert averaged[counter] == weights[counter] == plain.start[counter] + 1
 
 
 @pytest.mark.parametrize("options", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1}])
@@ -306,6 +348,9 @@ def test_the_loss_is_the_nll_of_the_log_softmax():
         ({"stage_decay": 0.5}, "--stage-decay"),
         ({"jitter": "40,50"}, "--jitter"),
         ({"warmup": "2", "optimizer": "adamw"}, "--warmup"),
+        ({"freeze": "none", "unfreeze_every": 5, "epochs": 2}, "--unfreeze-every"),
+        ({"freeze": "none", "schedule": "plateau", "patience": 3}, "--patience"),
+        ({"batchnorm": "learn", "head": "mlp"}, "--batchnorm"),
         ({"jitter": "50,40", "augment": "vgg", "freeze": "none"}, "--jitter"),
         ({"jitter": "10,40", "augment": "vgg", "freeze": "none"}, "--jitter"),
     ],

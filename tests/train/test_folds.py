@@ -127,8 +127,14 @@ def test_class_weights_are_of_the_folds_own_images(tmp_path):
     folder = make_folder(tmp_path / "photos", per_class=4)
     make_folder(folder, classes=("red", "green", "blue"), per_class=4)
     (folder / "red" / "000.png").unlink()
-    plain, weighed = (crossed(folder, epochs=1, balance=how)[1] for how in ("none", "classes"))
-    assert any(not torch.equal(plain[0][1][name], weighed[0][1][name]) for name in plain[0][1])
+    way = {"head": "mlp", "epochs": 1, "balance": "classes"}
+    plan, made, _ = crossed(folder, **way)
+    for splits, (_, tensors) in zip(plan, made, strict=True):
+        other = finish(train(FitOptions(backbone="tiny", **way), TINY, splits))
+        wanted = tensors_of(other.cut)
+        assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+    _, plain, _ = crossed(folder, head="mlp", epochs=1)
+    assert any(not torch.equal(plain[0][1][name], made[0][1][name]) for name in plain[0][1])
 
 
 @pytest.mark.parametrize("way", [{"epochs": 2}, {"freeze": "none", "epochs": 1}], ids=str)
@@ -264,8 +270,8 @@ def test_folds_that_cannot_be_are_refused(colours, tmp_path):
         make_folder(tmp_path / "photos" / part)
     with pytest.raises(FolderError, match="--folds"):
         tlkit.fit(tmp_path / "photos", backbone="tiny", folds=2)
-    with pytest.raises(OptionError, match="--group-by"):
-        tlkit.fit(tmp_path / "photos", backbone="tiny", group_by="(.)")
+    with pytest.raises(FolderError, match="both in train and in val"):
+        tlkit.fit(tmp_path / "photos", backbone="tiny", group_by="^[0-9]+")
 
 
 def test_groups_are_kept_together_with_and_without_folds(colours):

@@ -48,9 +48,12 @@ def test_every_group_grows_in_proportion(colours, monkeypatch):
     assert result.backbone_ratio == pytest.approx(0.2)
 
 
-def test_the_first_step_is_that_of_the_fit(colours):
+@pytest.mark.parametrize(
+    "more", [{"head": "mlp"}, {"freeze": "none"}, {"freeze": "none", "batchnorm": "learn"}], ids=str
+)
+def test_the_first_step_is_that_of_the_fit(colours, more):
     """The same batch, the same loss: a rate too small to matter gives the fit's first epoch."""
-    way = {"head": "mlp", "batch": 64, "optimizer": "sgd"}
+    way = {"batch": 64, "optimizer": "sgd", **more}
     chosen = FitOptions(backbone="tiny", epochs=1, **way)
     splits = split(scan_parts(colours), val_fraction=chosen.val_fraction, seed=chosen.seed)
     events = []

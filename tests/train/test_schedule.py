@@ -67,6 +67,15 @@ def test_patience_counts_epochs_without_a_better_score_of_the_kind_that_is_watch
     assert watching == {"loss": 2, "accuracy": None, "balanced": 2}
 
 
+def test_nothing_stands_still_while_the_rates_rise():
+    one = pace(schedule="plateau", plateau_epochs=2, cuts=1, warmup="0.5", epochs=20, patience=8)
+    ends = [one.judged(score()) for _ in range(14)]
+    # The first 10 epochs are the warm-up; then 2 without a better score are a cut, 2 more the end.
+    assert not any(ends[:13])
+    assert ends[13]
+    assert one.cuts == 1
+
+
 def test_no_patience_never_ends():
     one = pace(epochs=100)
     assert not any(one.judged(score(loss=i)) for i in range(100))

@@ -122,7 +122,8 @@ def _columns(
         steps = judge(heads, known, look, what=f"evaluating, {name}")
         (judged, bad), seconds = _clocked(steps, tell)
         if several and name == "plain":
-            names = short_names([head.path for head in heads])
+            titles = ("together", f"together, {options.tta}")
+            names = short_names([head.path for head in heads], taken=titles)
             columns |= {
                 one: Column(scores=scores) for one, scores in zip(names, judged.alone, strict=True)
             }

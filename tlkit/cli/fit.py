@@ -75,9 +75,11 @@ def _one(result: FitResult, options: FitOptions) -> None:
     if result.test is not None:
         named["test"] = result.test
     show.scores(named)
+    score = "balanced accuracy" if options.monitor == "balanced" else options.monitor
     click.echo(
-        f"kept epoch {result.best.number} of {result.history[-1].number}, by validation "
-        f"{'balanced accuracy' if options.monitor == 'balanced' else options.monitor}"
+        f"kept epoch {result.best.number} of {result.history[-1].number}, by validation {score}"
+        if result.best.number
+        else f"kept the probe: no epoch of fine-tuning had a better validation {score}"
     )
     size_kib = result.head.stat().st_size / 1024
     click.echo(

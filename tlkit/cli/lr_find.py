@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -53,6 +54,9 @@ def command(folder: str, out: str | None, sweep: SweepOptions, options: FitOptio
     click.echo(f"{len(result.rates)} steps; {result.end}")
     _suggestions(result)
     click.echo(f"losses and picture: {show.one_line(str(place))}")
+    if result.bad:
+        click.echo(f"{len(result.bad)} images could not be read", err=True)
+        sys.exit(1)
 
 
 def _suggestions(result: RangeTest) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ def split(parts: Parts, *, val_fraction: float, seed: int, group_by: str = "") -
     shared out.
     """
     _refuse_small(parts)
+    if group_by:
+        _refuse_torn(parts, group_by)
     if parts.val is not None:
         return Splits(train=parts.train, val=parts.val, test=parts.test, made=False)
     if group_by:
@@ -71,6 +74,8 @@ def folds(parts: Parts, *, count: int, seed: int, group_by: str = "") -> tuple[S
         )
     catalog = parts.train
     _refuse_small(parts)
+    if group_by:
+        _refuse_torn(parts, group_by)
     if not group_by:
         _refuse_few(catalog, catalog.counts.tolist(), count, "image")
         kind = StratifiedKFold(n_splits=count, shuffle=True, random_state=seed)
@@ -97,6 +102,12 @@ def groups(catalog: Catalog, pattern: str) -> NDArray[np.int64]:
     group, or the whole match where it has none, is the name. One name in two classes is one group.
     Raises `OptionError` for a pattern that is none, `FolderError` for images that it does not name.
     """
+    found = _group_names(catalog, pattern)
+    number = {name: i for i, name in enumerate(sorted(set(found)))}
+    return np.array([number[one] for one in found], dtype=np.int64)
+
+
+def _group_names(catalog: Catalog, pattern: str) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -118,8 +129,24 @@ def groups(catalog: Catalog, pattern: str) -> NDArray[np.int64]:
             f"'{missed[0].partition('/')[2]}'",
             do="change the pattern, or rename the images",
         )
-    number = {name: i for i, name in enumerate(sorted({one for one in names if one}))}
-    return np.array([number[one] for one in names if one], dtype=np.int64)
+    return [one for one in names if one]
+
+
+def _refuse_torn(parts: Parts, pattern: str) -> None:
+    """Raise `FolderError` for groups that are in more than one part of the folder."""
+    named = {"train": parts.train, "val": parts.val, "test": parts.test}
+    within = {
+        name: set(_group_names(part, pattern)) for name, part in named.items() if part is not None
+    }
+    for (one, first), (other, second) in combinations(within.items(), 2):
+        if torn := sorted(first & second):
+            raise FolderError(
+                f"{len(torn)} groups are both in {one} and in {other}",
+                found=listing(torn, most=5),
+                expected="every group in one part: images that belong together are not to judge "
+                "what was learnt from each other",
+                do="move each group to one part, or leave --group-by out",
+            )
 
 
 def _parted(parts: Parts, val: NDArray[np.int64]) -> Splits:
@@ -176,7 +203,9 @@ def _refuse_few(catalog: Catalog, there: list[int], count: int, what: str) -> No
             f"{catalog.root} has classes that cannot be shared out over {count} folds",
             found=listing(few),
             expected=f"at least {count} {what}s of each class: one for every fold",
-            do="use fewer folds, add images, or remove these folders",
+            do="use fewer folds"
+            + (", or a pattern that makes more groups" if what == "group" else "")
+            + ", add images, or remove these folders",
         )
 
 

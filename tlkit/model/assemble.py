@@ -236,6 +236,19 @@ class Cut:
             if any(trained(part) for part in parts)
         }
 
+    def open_norms(self) -> list[nn.Module]:
+        """The BatchNorms of the backbone that are not frozen."""
+        still = {id(inner) for one in self.still for inner in one.modules()}
+        model = self.model
+        return [
+            module
+            for part in (model.features, model.neck, model.body)
+            for module in part.modules()
+            if isinstance(module, _BatchNorm)
+            and id(module) not in still
+            and any(one.requires_grad for one in module.parameters())
+        ]
+
     @contextmanager
     def holding(
         self, parts: Sequence[nn.Module | nn.Parameter], *, statistics: bool
@@ -246,10 +259,8 @@ class Cut:
         """
         self.training(True)
         if statistics:
-            for kept in (self.model.features, self.model.neck, self.model.body):
-                for module in kept.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
+            for module in self.open_norms():
+                module.eval()
         held = []
         for part in parts:
             if isinstance(part, nn.Module):

@@ -31,6 +31,9 @@ Floats = NDArray[np.float64]
 SMALLEST = 1e-300
 """Below this a probability is taken for this, so that it has a logarithm."""
 
+LARGEST = 100.0
+"""Of learnt weights of logits: heads that are never wrong would have no bound."""
+
 
 def match(heads: Sequence[Head]) -> list[NDArray[np.int64]]:
     """For each head, where each of the first head's C classes is among its own.
@@ -169,7 +172,7 @@ def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, No
     """The options with weights in place of a folder to learn them on. Yields ticks.
 
     The weights are those with which the heads together have the lowest mean log loss there, none
-    below 0, summing to 1; they are rounded, so that they can be given again as they are shown.
+    below 0; they are rounded, so that they can be given again as they are shown.
     Raises what predicting with these options would raise.
     """
     check(heads, options)
@@ -191,23 +194,37 @@ def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, No
 
 
 def learnt(rows: Floats, labels: NDArray[np.int64], combine: str) -> Floats:
-    """(H,) weights of the lowest mean log loss on the simplex, from probabilities (N, H, C).
+    """(H,) weights of the lowest mean log loss, none below 0, from probabilities (N, H, C).
 
-    Both losses are convex in the weights, so where they start does not matter.
+    For a mean they sum to 1; for logits their sum is free, a temperature. Both losses are convex in
+    the weights, so where they start does not matter: with every head counting alike, than which
+    they are never worse.
     """
     from scipy.optimize import minimize
 
     count = rows.shape[1]
-    start = np.full(count, 1 / count)
-    loss = _mean_loss(rows, labels) if combine == "mean" else _logits_loss(rows, labels)
-    found = minimize(
-        loss, start, jac=True, method="SLSQP", bounds=[(0.0, 1.0)] * count,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(count)},
-        options={"maxiter": 500, "ftol": 1e-10},
-    )  # fmt: skip
-    weights = np.clip(np.nan_to_num(found.x), 0.0, None)
-    weights = weights / weights.sum() if weights.sum() > 0 else start
-    return weights if loss(weights)[0] <= loss(start)[0] else start
+    if combine == "logits":
+        start = np.ones(count)
+        loss = _logits_loss(rows, labels)
+        found = minimize(
+            loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, LARGEST)] * count,
+            options={"maxiter": 500, "ftol": 1e-12},
+        )  # fmt: skip
+        weights = np.clip(np.nan_to_num(found.x), 0.0, LARGEST)
+    else:
+        start = np.full(count, 1 / count)
+        loss = _mean_loss(rows, labels)
+        found = minimize(
+            loss, start, jac=True, method="SLSQP", bounds=[(0.0, 1.0)] * count,
+            constraints={
+                "type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(count),
+            },
+            options={"maxiter": 500, "ftol": 1e-10},
+        )  # fmt: skip
+        weights = np.clip(np.nan_to_num(found.x), 0.0, None)
+        weights = weights / weights.sum() if weights.sum() > 0 else start
+    usable = weights.round(4).sum() > 0 and loss(weights)[0] <= loss(start)[0]
+    return weights if usable else start
 
 
 Loss = Callable[[Floats], tuple[float, Floats]]

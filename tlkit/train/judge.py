@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,11 +63,12 @@ def verdict(logits: Tensor, labels: Tensor) -> Verdict:
 
 
 def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
-    """What two scores are compared by: the lower is the better one."""
+    """What two scores are compared by: the lower is the better one. No number is the worst."""
+    loss = score.loss if math.isfinite(score.loss) else math.inf
     if monitor == "loss":
-        return (score.loss,)
+        return (loss,)
     # Shares of few images are often equal; then the loss tells.
-    return (-(score.accuracy if monitor == "accuracy" else score.balanced_accuracy), score.loss)
+    return (-(score.accuracy if monitor == "accuracy" else score.balanced_accuracy), loss)
 
 
 def bank_logits(cut: Cut, engine: Engine, bank: Bank, *, batch: int = 256) -> Tensor:

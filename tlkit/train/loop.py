@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -25,8 +26,15 @@ from tlkit.train.judge import Judge, loss_of
 from tlkit.train.mix import mix_for
 from tlkit.train.schedule import Pace
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Inputs, labels (B,) -> the scalar to be minimised."""
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What is minimised."""
+
+    of: Callable[[Tensor, Tensor], Tensor]
+    """Inputs, labels (B,) -> the mean over the batch, a scalar."""
+    mass: Callable[[Tensor], float]
+    """Labels (B,) -> what their mean counts beside that of another batch."""
 
 
 def epochs(
@@ -61,7 +69,7 @@ def epochs(
                 seen += sum(len(labels) for _, labels in parts)
                 step += 1
                 if not math.isfinite(total):
-                    raise _diverged(number, step, options)
+                    raise diverged(number, step, options)
                 yield Tick(what=f"epoch {number}/{options.epochs}", done=seen, total=feed.images)
         if average is not None:
             average.swap()
@@ -125,29 +133,36 @@ def loss_for(
     """The mean loss of the module on a batch, blended with --mixup and --cutmix."""
     mix = mix_for(options, classes)
 
-    def loss(inputs: Tensor, labels: Tensor) -> Tensor:
+    def mean(inputs: Tensor, labels: Tensor) -> Tensor:
         inputs, targets = inputs.to(engine.device, non_blocking=True), labels.to(engine.device)
         if mix is not None:
             inputs, targets = mix(inputs, targets)
         return loss_of(engine.run(module, inputs), targets, class_weights, options.label_smoothing)
 
-    return loss
+    def mass(labels: Tensor) -> float:
+        # torch divides by the classes' weights, except where the targets are shares.
+        if class_weights is None or mix is not None:
+            return float(len(labels))
+        return float(class_weights[labels.to(class_weights.device)].sum())
+
+    return Loss(of=mean, mass=mass)
 
 
 def take_step(
-    loss_on: Loss,
+    loss: Loss,
     parts: list[tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     clip: float,
 ) -> float:
     """One step on the gradients of all parts; the sum of their images' losses."""
+    masses = [loss.mass(labels) for _, labels in parts]
     images = sum(len(labels) for _, labels in parts)
     total = 0.0
     optimizer.zero_grad()
-    for inputs, labels in parts:
-        loss = loss_on(inputs, labels)
-        (loss * (len(labels) / images)).backward()
-        total += float(loss.detach()) * len(labels)
+    for (inputs, labels), mass in zip(parts, masses, strict=True):
+        share = loss.of(inputs, labels) * (mass / sum(masses))
+        share.backward()
+        total += float(share.detach()) * images
     if clip:
         trained = [one for group in optimizer.param_groups for one in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, clip)
@@ -165,7 +180,8 @@ def _not_yet(cut: Cut, epoch: int, every: int) -> list[nn.Module | nn.Parameter]
     return [part for members in stages[: max(0, len(stages) - learning)] for part in members]
 
 
-def _diverged(epoch: int, step: int, options: FitOptions) -> TlkitError:
+def diverged(epoch: int, step: int, options: FitOptions) -> TlkitError:
+    """The error for a loss that is no longer a number."""
     return TlkitError(
         "training diverged",
         found=f"a loss that is not a finite number, in epoch {epoch}, step {step}",

@@ -16,6 +16,7 @@ from itertools import count, islice
 import numpy as np
 from torch import Tensor
 
+from tlkit.data.images import BadImage
 from tlkit.errors import OptionError, TlkitError
 from tlkit.model.device import drawn
 from tlkit.options import FitOptions, SweepOptions
@@ -45,6 +46,8 @@ class RangeTest:
     """Their exponential average, corrected for its start."""
     end: str
     """Why it ended, in words."""
+    bad: tuple[BadImage, ...]
+    """Unreadable images that were left out."""
     backbone_ratio: float | None
     """The backbone's rate over the head's; None where the head alone is trained."""
     steepest: float | None
@@ -77,8 +80,8 @@ def refuse_idle_in_sweep(options: FitOptions, sweep: SweepOptions) -> None:
         "no schedule: in a range test the rates grow from --min-lr to --max-lr",
     )
     options.refuse(
-        ["epochs", "patience", "ema", "unfreeze_every", "refit"],
-        "steps without epochs, of a model that is thrown away (--steps)",
+        ["epochs", "patience", "ema", "unfreeze_every", "refit", "folds"],
+        "one run of steps without epochs, of a model that is thrown away (--steps)",
     )
     if options.strategy != "probe+finetune":
         options.refuse(["monitor"], "nothing to be kept: a range test has no validation")
@@ -104,12 +107,14 @@ def range_test(ready: Ready, sweep: SweepOptions) -> Generator[Tick, None, Range
     average, seen, first = 0.0, 0, sweep.steps // 10
     end = f"all {sweep.steps} rates were tried"
     total = images_in(ready.feed, sweep.steps, options.accumulate)
-    ready.cut.training(True)
     for step, parts in enumerate(islice(_endless(ready.feed, options.accumulate), sweep.steps)):
         for group in ready.optimizer.param_groups:
             group["lr"] = group["peak"] * planned[step] / options.lr
         images = sum(len(labels) for _, labels in parts)
-        with drawn(options.seed, "step", step):
+        with (
+            ready.cut.holding((), statistics=options.batchnorm == "keep"),
+            drawn(options.seed, "step", step),
+        ):
             loss = take_step(ready.loss, parts, ready.optimizer, options.clip) / images
         if not math.isfinite(loss):
             end = f"the loss was not a finite number at {planned[step]:.2g}"
@@ -136,6 +141,7 @@ def range_test(ready: Ready, sweep: SweepOptions) -> Generator[Tick, None, Range
         losses=tuple(losses),
         smoothed=tuple(smoothed),
         end=end,
+        bad=ready.bad,
         backbone_ratio=None if ready.cut.head_only else options.backbone_lr / options.lr,
         steepest=steepest,
         lowest=lowest,

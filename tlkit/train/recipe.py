@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlkit.errors import OptionError, pick
+from tlkit.errors import OptionError, listing, pick
 from tlkit.model.assemble import Cut
 from tlkit.model.build import Plan
 from tlkit.options import FitOptions
@@ -34,17 +34,14 @@ class Recipe:
 
 
 def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
-    """The options with `freeze` and `batchnorm` decided, which depend on the weights.
+    """The options with `freeze` decided, which shapes the network.
 
     Raises `OptionError` where `strategy` and `freeze` contradict each other.
     """
-    strategy, freeze, batchnorm = options.strategy, options.freeze, options.batchnorm
-    scratch = is_random(sets, options.weights)
-    if batchnorm == "auto":
-        batchnorm = "learn" if scratch else "keep"
+    strategy, freeze = options.strategy, options.freeze
     if freeze == "auto":
         if strategy == "auto":
-            freeze = "none" if scratch else "features"
+            freeze = "none" if is_random(sets, options.weights) else "features"
         else:
             freeze = "backbone" if strategy == "probe" else "none"
     allowed = {
@@ -61,18 +58,31 @@ def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
             else "something of the backbone to be trained",
             do="leave --freeze out: the strategy decides it",
         )
-    return replace(options, freeze=freeze, batchnorm=batchnorm)
+    return replace(options, freeze=freeze)
 
 
-def with_rates(options: FitOptions, *, scratch: bool) -> FitOptions:
-    """The options with both rates as numbers.
+def for_steps(options: FitOptions, *, scratch: bool) -> FitOptions:
+    """The options with what training in steps needs decided: both rates, and `batchnorm`.
 
     A backbone from random weights learns as fast as its head; a pretrained one is to stay near
     where it is, and all the more with a head that fits it already: then large steps undo the probe.
     """
     lr = options.lr or (1e-4 if options.strategy == "probe+finetune" else 1e-3)
     backbone_lr = options.backbone_lr or (lr if scratch else lr / 10)
-    return replace(options, lr=lr, backbone_lr=backbone_lr)
+    batchnorm = ("learn" if scratch else "keep") if options.batchnorm == "auto" else None
+    return replace(
+        options, lr=lr, backbone_lr=backbone_lr, batchnorm=batchnorm or options.batchnorm
+    )
+
+
+def rates_in_words(options: FitOptions, cut: Cut) -> str:
+    """rates: 0.001 for the head, 0.0001 for the backbone, whose BatchNorms keep their statistics"""
+    text = f"rates: {options.lr:g} for the head"
+    if not cut.head_only:
+        text += f", {options.backbone_lr:g} for the backbone"
+        if cut.open_norms():
+            text += f", whose BatchNorms {options.batchnorm} their statistics"
+    return text
 
 
 def for_the_probe(options: FitOptions) -> FitOptions:
@@ -141,6 +151,10 @@ def recipe_for(
             "standard": "every epoch sees new crops and colours",
         }[augment]
         reasons.append(f"augment {augment}: {why}")
+    never = len(cut.open_stages()) - (options.epochs - 1) // max(1, options.unfreeze_every)
+    if options.unfreeze_every and never > 0:
+        names = listing(list(cut.open_stages())[:never])
+        reasons.append(f"too few epochs for all stages to be unfrozen; never trained: {names}")
     refit = options.refit and optimizer == "lbfgs" and not own_val
     return Recipe(optimizer=optimizer, augment=augment, refit=refit, reasons=tuple(reasons))
 
@@ -148,6 +162,7 @@ def recipe_for(
 def refuse_idle(options: FitOptions, cut: Cut, recipe: Recipe, *, distinct: int | None) -> None:
     """Raise `OptionError` for options that were set and would have no effect."""
     warmup_share(options)
+    refuse_contradiction(options, cut)
     refuse_idle_in_head(options)
     for names, idle, because in _idle(options, cut, recipe):
         if idle:
@@ -164,14 +179,22 @@ def refuse_idle_in_head(options: FitOptions) -> None:
             options.refuse([name], f"a head that has it; --head {options.head} has none")
 
 
-def refuse_head_only(cut: Cut) -> None:
-    """Raise `OptionError` where fine-tuning would train the head and nothing else."""
-    if cut.head_only:
+def refuse_contradiction(options: FitOptions, cut: Cut) -> None:
+    """Raise `OptionError` where the strategy is not what would be trained."""
+    if options.strategy in ("finetune", "probe+finetune") and cut.head_only:
         raise OptionError(
             "there is nothing to fine-tune",
             found="a backbone that is frozen as a whole",
             expected="something of it to be trained",
             do="leave --freeze out, or use --freeze none or to:STAGE",
+        )
+    if options.strategy == "probe" and not cut.head_only:
+        raise OptionError(
+            "a probe trains the head alone",
+            found=f"--freeze {options.freeze} --attach {options.attach}, which leaves the "
+            "classifier to be trained too",
+            expected="everything but the head to be frozen",
+            do="leave --freeze out, or use --freeze backbone",
         )
 
 
@@ -207,6 +230,22 @@ def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[
         "(--optimizer adamw)",
     )  # fmt: skip
     yield ["momentum"], recipe.optimizer != "sgd", "--optimizer sgd"
+    yield (
+        ["patience"],
+        options.schedule == "plateau" and options.patience <= options.plateau_epochs,
+        f"more epochs than the {options.plateau_epochs} of --plateau-epochs: it would end the run "
+        "before the first cut",
+    )
+    yield (
+        ["unfreeze_every"],
+        options.unfreeze_every >= options.epochs,
+        f"fewer than --epochs {options.epochs}: no stage would ever learn",
+    )
+    yield (
+        ["batchnorm"],
+        not cut.open_norms(),
+        "a BatchNorm of the backbone that is trained; here there is none",
+    )
     own = pick(SCHEDULES, options.schedule, "schedule").uses
     for name, users in (
         ("step_epochs", "step"), ("gamma", "step or plateau"),

@@ -6,6 +6,7 @@ Nothing is written here: the run folder is the caller's (tlkit/fitting.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -37,19 +38,19 @@ from tlkit.train.judge import (
     standing,
     verdict,
 )
-from tlkit.train.loop import Loss, epochs, loss_for
+from tlkit.train.loop import Loss, diverged, epochs, loss_for
 from tlkit.train.optimizer import optimizer_for
 from tlkit.train.probe import resolve, solve
 from tlkit.train.recipe import (
     Recipe,
+    for_steps,
     for_the_probe,
     plan_of,
+    rates_in_words,
     recipe_for,
-    refuse_head_only,
     refuse_idle,
     refuse_lone_images,
     settle,
-    with_rates,
 )
 from tlkit.weights import Weights
 
@@ -155,7 +156,6 @@ def _begin(
     chosen_engine.place(built.cut.model)
     start: Epoch | None = None
     if options.strategy == "probe+finetune":
-        refuse_head_only(built.cut)
         head_cut = recut(built.cut.model, "backbone")
         first = prepare(for_the_probe(options), head_cut, splits, scratch=False)
         _, _, reached = yield from _go(first, chosen_engine, splits, None)
@@ -163,8 +163,6 @@ def _begin(
         start = replace(reached, number=0, rate=0.0)
         # The probe froze what is trained from here on.
         last = replace(last, cut=recut(built.cut.model, options.freeze))
-    elif options.strategy == "finetune":
-        refuse_head_only(built.cut)
     return _Begun(
         options=last.options, engine=chosen_engine, weights=built.weights, last=last, start=start
     )
@@ -179,6 +177,8 @@ class Ready:
     feed: Feed
     optimizer: torch.optim.Optimizer
     loss: Loss
+    bad: tuple[BadImage, ...]
+    """Unreadable images that were left out."""
 
 
 def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[Event, None, Ready]:
@@ -205,7 +205,12 @@ def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[
     course = yield from _read(last, begun.engine, splits)
     optimizer, loss = _steps(last, begun.engine, course)
     return Ready(
-        options=begun.options, cut=last.cut, feed=course.feed, optimizer=optimizer, loss=loss
+        options=begun.options,
+        cut=last.cut,
+        feed=course.feed,
+        optimizer=optimizer,
+        loss=loss,
+        bad=course.bad,
     )
 
 
@@ -223,8 +228,8 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
     )
     augment = augmentation(recipe.augment, cut.model.spec, options.seed, jitter=options.jitter)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
+    options = for_steps(options, scratch=scratch)
     refuse_lone_images(options, cut, recipe)
-    options = with_rates(options, scratch=scratch)
     return Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
 
@@ -244,6 +249,8 @@ def _read(phase: Phase, chosen: Engine, splits: Splits) -> Generator[Event, None
     """Say what was decided, and read the images or run the frozen part over them."""
     for reason in phase.recipe.reasons:
         yield Note(text=reason)
+    if phase.recipe.optimizer != "lbfgs":
+        yield Note(text=rates_in_words(phase.options, phase.cut))
     feed_from = _from_bank if phase.cut.has_bank else _from_images
     course = yield from feed_from(phase.options, phase.cut, chosen, splits, phase.augment)
     refuse_gone(splits, course.train_labels)
@@ -387,6 +394,8 @@ def keep_best(
                 kept = {name: one.detach().clone() for name, one in cut.trained_tensors().items()}
     if best is None:
         raise RuntimeError("a fit has at least one epoch")
+    if not math.isfinite(best.val_loss):
+        raise diverged(best.number, best.number * course.feed.steps, options)
     with torch.no_grad():
         for name, tensor in cut.trained_tensors().items():
             tensor.copy_(kept[name])

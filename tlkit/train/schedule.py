@@ -71,6 +71,7 @@ class Pace:
         self.steps = options.epochs * steps_per_epoch
         self.rise = round(self.steps * warmup_share(options))
         self.cuts = 0
+        self.epochs = 0
         self._best: tuple[float, ...] | None = None
         self._waited = 0
         self._since_cut = 0
@@ -87,10 +88,16 @@ class Pace:
         return float(shaped * self.options.gamma**self.cuts)
 
     def judged(self, score: Verdict) -> str:
-        """Take in an epoch's score. Empty, or why the run ends here."""
+        """Take in an epoch's score. Empty, or why the run ends here.
+
+        While the rates rise nothing stands still: neither cuts nor patience are counted yet.
+        """
+        self.epochs += 1
         now = standing(score, self.options.monitor)
         if self._best is None or now < self._best:
             self._best, self._waited, self._since_cut = now, 0, 0
+            return ""
+        if self.epochs * self.per_epoch <= self.rise:
             return ""
         self._waited += 1
         self._since_cut += 1
