@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import inspect
 import io
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -43,7 +42,7 @@ from tlkit.folds import (
 )
 from tlkit.metrics import Evaluation, measure
 from tlkit.model.heads import HEADS
-from tlkit.options import FitOptions, PredictOptions, declared
+from tlkit.options import FitOptions, PredictOptions, own_parameters, signature
 from tlkit.plugins import Chosen, choose
 from tlkit.report.evaluation import evaluate
 from tlkit.report.plots import confusion, curves
@@ -366,16 +365,6 @@ def fit(
     return finish(fit_events(folder, FitOptions.of(options), out=out, overwrite=overwrite))
 
 
-# So that help() and completion show the options, which are declared in one place only.
-fit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        *(p for p in inspect.signature(fit).parameters.values() if p.name != "options"),
-        *(
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
-            )
-            for one in declared(FitOptions)
-        ),
-    ],
-    return_annotation=FitResult | FoldsResult,
+fit.__signature__ = signature(  # type: ignore[attr-defined]
+    own_parameters(fit), FitOptions, returns=FitResult | FoldsResult
 )

@@ -10,9 +10,10 @@ Not here: what the options do.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
@@ -152,6 +153,34 @@ def declared(record: type[Checked]) -> Iterator[Declared]:
         yield Declared(
             name=one.name, type=types[one.name], default=one.default, limits=one.metadata["limits"]
         )
+
+
+def signature(
+    own: Sequence[inspect.Parameter], *records: type[Checked], returns: Any
+) -> inspect.Signature:
+    """What `help` and completion show of a function that takes options as keywords.
+
+    `own` are its other parameters; a name among them is left out of the records.
+    """
+    names = {one.name for one in own}
+    options = [
+        inspect.Parameter(
+            one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
+        )
+        for record in records
+        for one in declared(record)
+        if one.name not in names
+    ]
+    return inspect.Signature([*own, *options], return_annotation=returns)
+
+
+def own_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function without its `**options`."""
+    return [
+        one
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
 
 
 def _fault(one: Declared, value: Any) -> tuple[str, str] | None:
@@ -405,7 +434,8 @@ class PredictOptions(Checked):
     )
     head_weights: str = option(
         "equal",
-        "For several heads: what each one counts, in the order of the heads.",
+        "For several heads: what each one counts, in the order of the heads; each head of a run "
+        "with folds is one.",
         metavar="equal or X,X,...",
     )
     learn_weights: str = option(

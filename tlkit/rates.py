@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import inspect
 import io
 from collections.abc import Generator
 from pathlib import Path
@@ -20,7 +19,7 @@ from tlkit.data.split import split
 from tlkit.errors import pick, unknown
 from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
 from tlkit.model.heads import HEADS
-from tlkit.options import FitOptions, SweepOptions, declared
+from tlkit.options import FitOptions, SweepOptions, declared, own_parameters, signature
 from tlkit.plugins import choose
 from tlkit.report.plots import rate_range
 from tlkit.steps import finish
@@ -133,17 +132,6 @@ def find_lr(folder: str | Path, *, out: str | Path | None = None, **options: Any
     return finish(find_lr_events(folder, fit, sweep, out=out))
 
 
-# So that help() and completion show the options, which are declared in one place only.
-find_lr.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        *(p for p in inspect.signature(find_lr).parameters.values() if p.name != "options"),
-        *(
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
-            )
-            for record in (SweepOptions, FitOptions)
-            for one in declared(record)
-        ),
-    ],
-    return_annotation=RangeTest,
+find_lr.__signature__ = signature(  # type: ignore[attr-defined]
+    own_parameters(find_lr), SweepOptions, FitOptions, returns=RangeTest
 )

@@ -8,7 +8,6 @@ Next door: fitting.py (which builds the same network and trains it), model/summa
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,14 @@ from tlkit.backbone import Backbone, Weights
 from tlkit.errors import OptionError, TlkitError
 from tlkit.model.build import build, plugin_failed, weight_sets
 from tlkit.model.summary import Summary, summarise
-from tlkit.options import FitOptions, ShapeOptions, SummaryOptions, declared
+from tlkit.options import (
+    FitOptions,
+    ShapeOptions,
+    SummaryOptions,
+    declared,
+    own_parameters,
+    signature,
+)
 from tlkit.plugins import choose
 from tlkit.train.recipe import plan_of, refuse_contradiction, refuse_idle_in_head, settle
 from tlkit.weights import unread
@@ -107,17 +113,6 @@ def summary(backbone: str, **options: Any) -> Summary:
     return size(SummaryOptions.of({**options, "backbone": backbone}))
 
 
-# So that help() and completion show the options, which are declared in one place only.
-summary.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        inspect.Parameter("backbone", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=str),
-        *(
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
-            )
-            for one in declared(SummaryOptions)
-            if one.name != "backbone"
-        ),
-    ],
-    return_annotation=Summary,
+summary.__signature__ = signature(  # type: ignore[attr-defined]
+    own_parameters(summary), SummaryOptions, returns=Summary
 )

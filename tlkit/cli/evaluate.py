@@ -52,8 +52,10 @@ def command(
     from tlkit import runs
     from tlkit.cli import show
     from tlkit.data.folder import scan_for_judging
-    from tlkit.files import write_text
+    from tlkit.files import refuse_unwritable, write_text
 
+    if json_out is not None:
+        refuse_unwritable(Path(json_out))
     catalog = scan_for_judging(Path(folder))
     with show.meter() as tell:
         classifier, options = asked(heads, weights, options, tell)

@@ -112,9 +112,10 @@ class Pace:
 
 
 def warmup_share(options: FitOptions) -> float:
-    """The number that --warmup means. Raises `OptionError`."""
+    """The number that --warmup means. Raises `OptionError`, and `UnknownName` for a schedule."""
+    shape = pick(SCHEDULES, options.schedule, "schedule")
     if options.warmup == "auto":
-        return pick(SCHEDULES, options.schedule, "schedule").warmup
+        return shape.warmup
     try:
         share = float(options.warmup)
     except ValueError:
