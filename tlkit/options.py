@@ -241,8 +241,8 @@ class ShapeOptions(Checked):
     )
     freeze: str = option(
         "auto",
-        "What stays as it was loaded; auto is features, and nothing for --strategy finetune, "
-        "probe+finetune and random weights.",
+        "What stays as it was loaded; auto is features, backbone for --strategy probe, and nothing "
+        "for finetune, probe+finetune and random weights.",
         metavar="auto, features, backbone, none or to:STAGE",
     )
 
@@ -284,7 +284,10 @@ class FitOptions(ShapeOptions):
     )
     batch: int = option(32, "Images in one pass of the network while training.", min=1)
     accumulate: int = option(
-        1, "Batches whose gradients make one step: as a batch that many times larger.", min=1
+        1,
+        "Batches whose gradients make one step: as a batch that many times larger, except to a "
+        "BatchNorm that learns.",
+        min=1,
     )
     optimizer: str = option(
         "auto",
