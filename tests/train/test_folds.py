@@ -296,3 +296,11 @@ def test_a_fold_is_told_of_and_finetuned_folds_keep_their_own_epoch(colours):
     assert [(one.number, one.of, one.images) for one in told] == [(1, 2, 12), (2, 2, 12)]
     assert [one.accuracy for one in told] == [one.validation.accuracy for one in result.folds]
     assert [one.kept for one in told] == [one.best for one in result.folds]
+
+
+def test_fine_tuned_folds_are_checked_once_and_not_by_each_fold(colours):
+    options = FitOptions(backbone="tiny", folds=3, freeze="none", epochs=1)
+    plan = folds(scan_parts(colours), count=3, seed=0)
+    events = list(train_folds(options, TINY, plan, scan_parts(colours).train))
+    checks = [one for one in events if isinstance(one, Tick) and one.what == "checking images"]
+    assert [one.done for one in checks] == [24]

@@ -28,6 +28,8 @@ class Splits:
     test: Catalog | None
     made: bool
     """Whether tlkit held `val` out itself; False where the folder has one."""
+    checked: bool = False
+    """Whether every image of `train` and `val` is known to be readable."""
 
 
 def split(parts: Parts, *, val_fraction: float, seed: int, group_by: str = "") -> Splits:

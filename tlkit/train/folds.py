@@ -138,7 +138,8 @@ def _only(splits: Splits, good: Set[str], bad: tuple[BadImage, ...]) -> Splits:
             raise none_readable(catalog, bad)
         return catalog.take(kept)
 
-    only = replace(splits, train=readable_of(splits.train), val=readable_of(splits.val))
+    train, val = readable_of(splits.train), readable_of(splits.val)
+    only = replace(splits, train=train, val=val, checked=True)
     refuse_gone(only, torch.from_numpy(only.train.labels))
     return only
 

@@ -314,14 +314,13 @@ def _from_images(
     options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
 ) -> Generator[Event, None, Course]:
     """Check that everything can be read, then read it in every epoch."""
-    bad: list[BadImage] = []
-    kept = []
-    for catalog in (splits.train, splits.val):
-        good, more = yield from readable(catalog, workers=options.workers)
-        kept.append(good)
-        bad.extend(more)
-    yield from about_bad(options, tuple(bad))
-    train, val = kept
+    train, val = splits.train, splits.val
+    bad: tuple[BadImage, ...] = ()
+    if not splits.checked:
+        train, bad = yield from readable(train, workers=options.workers)
+        val, more = yield from readable(val, workers=options.workers)
+        bad += more
+        yield from about_bad(options, bad)
     # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
     at_least_px = 2 * cut.model.spec.crop_px
     return Course(
@@ -340,7 +339,7 @@ def _from_images(
         val_logits=lambda: image_logits(
             cut, chosen, val, batch=options.batch, workers=options.workers
         ),
-        bad=tuple(bad),
+        bad=bad,
         banks=None,
     )
 
