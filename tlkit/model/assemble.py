@@ -225,15 +225,10 @@ class Cut:
 
     def open_stages(self) -> dict[str, Sequence[nn.Module | nn.Parameter]]:
         """The stages of the features that are trained, in order."""
-
-        def trained(part: nn.Module | nn.Parameter) -> bool:
-            members = part.parameters() if isinstance(part, nn.Module) else (part,)
-            return any(one.requires_grad for one in members)
-
         return {
             name: parts
             for name, parts in self.model.stages.items()
-            if any(trained(part) for part in parts)
+            if any(one.requires_grad for part in parts for one in parameters_of(part))
         }
 
     def open_norms(self) -> list[nn.Module]:
@@ -265,8 +260,7 @@ class Cut:
         for part in parts:
             if isinstance(part, nn.Module):
                 part.eval()
-            members = part.parameters() if isinstance(part, nn.Module) else (part,)
-            held += [one for one in members if one.requires_grad]
+            held += [one for one in parameters_of(part) if one.requires_grad]
         for one in held:
             one.requires_grad_(False)
         try:
@@ -293,6 +287,11 @@ class Cut:
         return {name: value for name, value in state.items() if name not in trained}
 
 
+def parameters_of(part: nn.Module | nn.Parameter) -> Iterator[nn.Parameter]:
+    """The parameters of a stage's part, which may be one itself."""
+    return part.parameters() if isinstance(part, nn.Module) else iter((part,))
+
+
 def cut(model: Assembled, freeze: str) -> Cut:
     """Freeze as told and cut where the first trained part begins.
 
@@ -303,7 +302,7 @@ def cut(model: Assembled, freeze: str) -> Cut:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     for one in still:
-        for parameter in one.parameters() if isinstance(one, nn.Module) else (one,):
+        for parameter in parameters_of(one):
             parameter.requires_grad_(False)
     modules = {id(inner) for one in still if isinstance(one, nn.Module) for inner in one.modules()}
     parts = list(model.parts())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tlkit.model.assemble import Cut
+from tlkit.model.assemble import Cut, parameters_of
 from tlkit.options import FitOptions
 
 
@@ -39,16 +39,13 @@ def _by_rate(cut: Cut, options: FitOptions) -> Iterator[tuple[float, list[nn.Par
     The last stage has --backbone-lr, each before it --stage-decay times that of its successor;
     Howard and Ruder 2018 (arXiv 1801.06146) call this discriminative fine-tuning.
     """
-    rate, seen = options.backbone_lr, set()  # blocks may share parameters
+    rate = options.backbone_lr
+    seen: set[int] = set()  # stages may share parameters
     for members in reversed(cut.open_stages().values()):
-        stage = [
-            parameter
-            for one in members
-            for parameter in (one.parameters() if isinstance(one, nn.Module) else (one,))
-            if parameter.requires_grad and id(parameter) not in seen
-        ]
-        stage = list(dict.fromkeys(stage))
-        seen |= {id(one) for one in stage}
+        # By identity: parameters compare by their numbers.
+        found = {id(one): one for part in members for one in parameters_of(part)}
+        stage = [one for key, one in found.items() if one.requires_grad and key not in seen]
+        seen |= found.keys()
         yield rate, stage
         rate *= options.stage_decay
     for part, rate in ((cut.model.body, options.backbone_lr), (cut.model.head, options.lr)):
