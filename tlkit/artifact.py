@@ -288,8 +288,6 @@ def _start(path: Path, card: Card, plan: Plan, weights: str) -> Weights | None:
 
 def _put(path: Path, cut: Cut, tensors: Mapping[str, Tensor]) -> None:
     """Copy the file's tensors into the model; names, shapes and types must be the model's."""
-    import torch
-
     wanted = cut.trained_tensors()
     faults = [f"missing: {name}" for name in wanted if name not in tensors]
     faults += [f"unknown: {name}" for name in tensors if name not in wanted]
@@ -304,9 +302,7 @@ def _put(path: Path, cut: Cut, tensors: Mapping[str, Tensor]) -> None:
             path, listing(faults, most=8), "the tensors that the card's plan trains",
             "the plugin has changed, or the file was put together by hand",
         )  # fmt: skip
-    with torch.no_grad():
-        for name, one in tensors.items():
-            wanted[name].copy_(one)
+    cut.put(tensors)
 
 
 def _parse(path: Path, text: str, stated: str) -> Card:

@@ -7,9 +7,7 @@ Next door: classifier.py (using what was fitted), runs.py (what lies in a run fo
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +19,7 @@ from tlkit.artifact import Card, Head, WeightsCard
 from tlkit.data.folder import Catalog, Parts, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import Splits, folds, split
-from tlkit.data.transforms import PRESETS
-from tlkit.errors import OptionError, pick
+from tlkit.errors import OptionError
 from tlkit.files import (
     new_folder,
     refuse_occupied,
@@ -41,7 +38,6 @@ from tlkit.folds import (
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
-from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions, PredictOptions, own_parameters, signature
 from tlkit.plugins import Chosen, choose
 from tlkit.report.evaluation import evaluate
@@ -50,9 +46,8 @@ from tlkit.steps import finish
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.feeds import readable
 from tlkit.train.folds import Fold, Tested, train_folds
-from tlkit.train.recipe import plan_of
+from tlkit.train.recipe import plan_of, refuse_unknown
 from tlkit.train.run import Trained, about_bad, train
-from tlkit.train.schedule import warmup_share
 from tlkit.weights import digest
 
 
@@ -191,12 +186,7 @@ def _refuse_early(options: FitOptions) -> None:
         )
     if options.folds:
         options.refuse(["val_fraction"], "one head: with --folds, a fold is what is held out")
-    pick(HEADS, options.head, "head")
-    warmup_share(options)
-    if options.augment != "auto" and not Path(options.augment).suffix:
-        pick(
-            PRESETS, options.augment, "augmentation preset", also=", auto, or a .yaml or .json file"
-        )
+    refuse_unknown(options)
 
 
 def _run_folder(
@@ -321,12 +311,8 @@ def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Car
 
 def history_csv(history: Sequence[Epoch]) -> str:
     """One row per epoch, columns as the fields of `Epoch`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [one.name for one in dataclasses.fields(Epoch)]
-    writer.writerow(names)
-    writer.writerows([getattr(one, name) for name in names] for one in history)
-    return text.getvalue()
+    return runs.as_csv(names, ([getattr(one, name) for name in names] for one in history))
 
 
 @overload

@@ -6,8 +6,6 @@ folds.csv, out-of-fold.csv, metrics.json, confusion.png. Next door: runs.py (all
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -198,37 +196,31 @@ def scores(result: FoldsResult) -> dict[str, Any]:
 
 def folds_csv(folds: Sequence[FoldResult]) -> str:
     """One row per fold; `penalty` where the head was solved, else `epoch`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     tested = folds[0].test is not None
-    writer.writerow(
-        ["fold", "learnt_from", "images", *SCORES, "epoch", "penalty"]
-        + ([f"test_{name}" for name in SCORES] if tested else [])
-    )
+    header = ["fold", "learnt_from", "images", *SCORES, "epoch", "penalty"]
+    header += [f"test_{name}" for name in SCORES] if tested else []
+    rows = []
     for one in folds:
         solved = one.card.options["optimizer"] == "lbfgs"
-        writer.writerow(
+        rows.append(
             [one.number, one.card.images["train"], one.validation.images]
             + [getattr(one.validation, name) for name in SCORES]
             + (["", one.best.rate] if solved else [one.best.number, ""])
             + ([getattr(one.test, name) for name in SCORES] if tested else [])
         )
-    return text.getvalue()
+    return runs.as_csv(header, rows)
 
 
 def out_of_fold_csv(folds: Sequence[FoldResult]) -> str:
     """One row per image, in the order of their names: path, class, fold, C probabilities."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     classes = _classes(folds)
-    writer.writerow(["path", "class", "fold", *(f"probability_{name}" for name in classes)])
+    header = ["path", "class", "fold", *(f"probability_{name}" for name in classes)]
     rows = [
         [file, classes[label], one.number, *(float(value) for value in row)]
         for one in folds
         for file, label, row in zip(one.files, one.labels, one.probabilities, strict=True)
     ]
-    writer.writerows(sorted(rows))
-    return text.getvalue()
+    return runs.as_csv(header, sorted(rows))
 
 
 def _classes(folds: Sequence[FoldResult]) -> tuple[str, ...]:

@@ -6,9 +6,7 @@ Next door: fitting.py (the fit itself), train/range_test.py (the test).
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,15 @@ from typing import Any
 from tlkit import runs
 from tlkit.data.folder import scan_parts
 from tlkit.data.split import split
-from tlkit.errors import pick, unknown
+from tlkit.errors import unknown
 from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
-from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions, SweepOptions, declared, own_parameters, signature
 from tlkit.plugins import choose
 from tlkit.report.plots import rate_range
 from tlkit.steps import finish
 from tlkit.train.events import Event
 from tlkit.train.range_test import RangeTest, range_test, refuse_idle_in_sweep
+from tlkit.train.recipe import refuse_unknown
 from tlkit.train.run import ready
 
 
@@ -43,7 +41,7 @@ def find_lr_events(
     options = FitOptions() if options is None else options
     sweep = SweepOptions() if sweep is None else sweep
     folder = Path(folder)
-    pick(HEADS, options.head, "head")
+    refuse_unknown(options)
     refuse_idle_in_sweep(options, sweep)
     place = None if out is None else Path(out)
     if place is not None:
@@ -104,16 +102,9 @@ def _write(
 
 def range_csv(result: RangeTest) -> str:
     """One row per step."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "rate", "loss", "smoothed"])
-    writer.writerows(
-        (step, *row)
-        for step, row in enumerate(
-            zip(result.rates, result.losses, result.smoothed, strict=True), start=1
-        )
-    )
-    return text.getvalue()
+    steps = zip(result.rates, result.losses, result.smoothed, strict=True)
+    rows = [(number, *row) for number, row in enumerate(steps, start=1)]
+    return runs.as_csv(["step", "rate", "loss", "smoothed"], rows)
 
 
 def find_lr(folder: str | Path, *, out: str | Path | None = None, **options: Any) -> RangeTest:

@@ -15,9 +15,11 @@ out-of-fold.csv    every image as the head sees it that did not learn from it
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,15 @@ def short_names(heads: Sequence[Path], *, taken: Collection[str] = ()) -> list[s
 def fold_head(run: Path, number: int) -> Path:
     """The head of a fold, counted from 1."""
     return run / f"fold-{number}" / HEAD
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A header and rows, each on a line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def as_json(data: Any) -> str:

@@ -82,9 +82,7 @@ def command(
         plain = {name: {**one.scores.plain(), **one.cost} for name, one in columns.items()}
         write_text(Path(json_out), runs.as_json(plain))
     for one in bad:
-        click.echo(
-            f"unreadable: {show.one_line(str(one.path))}: {show.one_line(one.reason)}", err=True
-        )
+        show.unreadable(one)
     if bad:
         click.echo(f"{len(bad)} of {len(catalog)} images could not be read", err=True)
         sys.exit(1)

@@ -128,10 +128,7 @@ def command(
                 tell(Tick(what="predicting", done=done, total=len(found)))
                 if isinstance(one, BadImage):
                     bad += 1
-                    click.echo(
-                        f"unreadable: {show.one_line(str(one.path))}: {show.one_line(one.reason)}",
-                        err=True,
-                    )
+                    show.unreadable(one)
                 yield one
 
         _write(results(), form=form, out=None if out is None else Path(out), top=top)

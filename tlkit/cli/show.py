@@ -9,12 +9,15 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import click
+
 from tlkit.errors import printable
 from tlkit.steps import Tick
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tlkit.data.images import BadImage
     from tlkit.metrics import Evaluation
 
 
@@ -52,6 +55,11 @@ def console(stderr: bool = False) -> Console:
 def one_line(text: str) -> str:
     """`text` with control characters and line breaks escaped: a name in a table or a note."""
     return printable(text).replace("\n", r"\n")
+
+
+def unreadable(one: BadImage) -> None:
+    """An image that could not be read, and why, on standard error."""
+    click.echo(f"unreadable: {one_line(str(one.path))}: {one_line(one.reason)}", err=True)
 
 
 def error(text: str) -> None:

@@ -36,8 +36,8 @@ class Preset:
     """A named augmentation."""
 
     about: str
-    make: Callable[[InputSpec, int], Look]
-    """(input, seed) -> look."""
+    make: Callable[[InputSpec, int, str], Look]
+    """(input, seed, jitter) -> look."""
     distinct: int | None
     """How many different views it has, the first of them the plain one; None where every view is
     new."""
@@ -63,19 +63,17 @@ def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto
 
     `jitter` are the sizes of the preset vgg. Raises `OptionError`, `UnknownName`.
     """
-    if choice == "vgg":
-        return Augmentation(name=choice, look=_vgg(spec, seed, jitter), distinct=None)
     if choice not in PRESETS and Path(choice).suffix.lower() in (".yaml", ".yml", ".json"):
         return Augmentation(name="file", look=_from_file(Path(choice), spec, seed), distinct=None)
     preset = pick(PRESETS, choice, "augmentation preset", also=", or a .yaml or .json file")
-    return Augmentation(name=choice, look=preset.make(spec, seed), distinct=preset.distinct)
+    return Augmentation(name=choice, look=preset.make(spec, seed, jitter), distinct=preset.distinct)
 
 
-def _none(spec: InputSpec, seed: int) -> Look:
+def _none(spec: InputSpec, seed: int, jitter: str) -> Look:
     return lambda image, number, view: plain(spec, image)
 
 
-def _mirror(spec: InputSpec, seed: int) -> Look:
+def _mirror(spec: InputSpec, seed: int, jitter: str) -> Look:
     """Every second view mirrored: two views hold all there is, so nothing is left to chance."""
 
     def look(image: Pixels, number: int, view: int) -> Pixels:
@@ -85,10 +83,12 @@ def _mirror(spec: InputSpec, seed: int) -> Look:
     return look
 
 
-def _composed(steps: Callable[[Any, InputSpec], list[Any]]) -> Callable[[InputSpec, int], Look]:
+def _composed(
+    steps: Callable[[Any, InputSpec], list[Any]],
+) -> Callable[[InputSpec, int, str], Look]:
     """A preset from a function that lists albumentations' transforms."""
 
-    def make(spec: InputSpec, seed: int) -> Look:
+    def make(spec: InputSpec, seed: int, jitter: str) -> Look:
         albumentations = _albumentations()
         apply = _seeded(albumentations.Compose(steps(albumentations, spec)), seed)
 
@@ -163,7 +163,7 @@ def _aerial(library: Any, spec: InputSpec) -> list[Any]:
     return [_crop(library, spec, 0.5), library.SquareSymmetry(p=1.0)]
 
 
-def _vgg(spec: InputSpec, seed: int, jitter: str = "auto") -> Look:
+def _vgg(spec: InputSpec, seed: int, jitter: str) -> Look:
     """Scale jitter as in the VGG paper (arXiv 1409.1556, 3.1): S from [Smin, Smax], then a crop."""
     least, most = _sizes(jitter, spec)
     library = _albumentations()

@@ -14,7 +14,7 @@ Not here: the kinds of heads (heads.py), running (device.py), the loop (train/).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -279,6 +279,12 @@ class Cut:
         frozen |= {id(one) for one in self.model.parameters() if not one.requires_grad}
         state = self.model.state_dict(keep_vars=True)
         return {name: value for name, value in state.items() if id(value) not in frozen}
+
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy trained tensors, by their names, back into the model."""
+        with torch.no_grad():
+            for name, one in self.trained_tensors().items():
+                one.copy_(tensors[name])
 
     def frozen_tensors(self) -> dict[str, Tensor]:
         """Names in the model -> every tensor that a fit leaves as it is."""

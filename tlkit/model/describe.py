@@ -12,7 +12,7 @@ from tlkit.backbone import Backbone, WeightSet
 from tlkit.errors import TlkitError
 from tlkit.model.assemble import Normalise
 from tlkit.model.build import plugin_failed, weight_sets
-from tlkit.weights import Weights
+from tlkit.weights import unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,9 @@ class Description:
 def describe(backbone: Backbone) -> Description:
     """Count on a network built without memory for its numbers (torch's meta device)."""
     sets = weight_sets(backbone)
-    first = sets[0]
-    blank = Weights(name="none", input=first.input, licence="", classes=None, state=None)
     try:
         with torch.device("meta"), torch.no_grad():
-            network = backbone.build(blank)
+            network = backbone.build(unread(sets, "none"))
             spec = network.input
             image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px)
             width = network.neck.eval()(network.features.eval()(Normalise(spec)(image))).shape[1]

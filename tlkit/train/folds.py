@@ -32,7 +32,7 @@ from tlkit.options import FitOptions
 from tlkit.train.bank import Bank, fill, none_readable
 from tlkit.train.events import Epoch, Event, Note, Tick
 from tlkit.train.feeds import readable
-from tlkit.train.judge import Verdict, bank_logits, image_logits, standing
+from tlkit.train.judge import Verdict, bank_logits, image_logits, probabilities, standing
 from tlkit.train.probe import solve, threads_for
 from tlkit.train.recipe import plan_of, settle
 from tlkit.train.run import (
@@ -42,6 +42,7 @@ from tlkit.train.run import (
     about_bad,
     bank_course,
     class_weights_for,
+    decisions,
     keep_best,
     prepare,
     refuse_gone,
@@ -116,7 +117,7 @@ def _one_by_one(
             logits = image_logits(
                 trained.cut, trained.engine, test, batch=options.batch, workers=options.workers
             )
-            tested = Tested(labels=test.labels, probabilities=_probabilities(logits))
+            tested = Tested(labels=test.labels, probabilities=probabilities(logits))
         yield Fold(
             number=number,
             of=len(folds),
@@ -248,7 +249,7 @@ class _Shared:
 
     def course(self, splits: Splits) -> Course:
         """The model as it was at first, and the fold's rows."""
-        put(self.cut, self.begin)
+        self.cut.put(self.begin)
         train, val = self.banks.learn(splits.train), self.banks.judge(splits.val)
         refuse_gone(splits, train.labels)
         with self.threads(train):
@@ -289,7 +290,7 @@ class _Shared:
     def probabilities(self, bank: Bank) -> NDArray[np.float64]:
         """(N, C) of a bank's first views, by the model as it is now."""
         with self.threads(bank):
-            return _probabilities(bank_logits(self.cut, self.engine, bank))
+            return probabilities(bank_logits(self.cut, self.engine, bank))
 
     def threads(self, bank: Bank) -> AbstractContextManager[None]:
         """One thread where nothing but a small head is run."""
@@ -305,8 +306,7 @@ def _together(
     largest = max(folds, key=lambda one: len(one.train))
     phase = prepare(options, cut, largest, scratch=weights.state is None)
     chosen.place(cut.model)
-    for reason in phase.recipe.reasons:
-        yield Note(text=reason)
+    yield from decisions(phase)
     banks = yield from _fill(phase, chosen, whole, folds[0].test)
     shared = _Shared(
         phase=phase, engine=chosen, weights=weights, folds=folds, banks=banks,
@@ -334,7 +334,7 @@ def _solved(shared: _Shared) -> Iterator[Event | Fold]:
         f"validation {shared.phase.options.monitor}"
     )
     for number, path in enumerate(paths, start=1):
-        put(shared.cut, path[place][1])
+        shared.cut.put(path[place][1])
         yield shared.fold(number, histories[number - 1], path[place][0])
 
 
@@ -373,15 +373,3 @@ def _common(paths: Sequence[Sequence[Epoch]], monitor: str) -> int:
         return standing(score, monitor)
 
     return min(range(len(paths[0])), key=mean)
-
-
-def _probabilities(logits: Tensor) -> NDArray[np.float64]:
-    rows: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
-    return rows
-
-
-def put(cut: Cut, tensors: Mapping[str, Tensor]) -> None:
-    """Copy trained tensors, as `artifact.tensors_of` gave them, back into the model."""
-    with torch.no_grad():
-        for name, one in cut.trained_tensors().items():
-            one.copy_(tensors[name])

@@ -62,6 +62,12 @@ def verdict(logits: Tensor, labels: Tensor) -> Verdict:
     )
 
 
+def probabilities(logits: Tensor) -> NDArray[np.float64]:
+    """(N, C) logits -> (N, C), in double precision."""
+    rows: NDArray[np.float64] = logits.double().softmax(dim=1).numpy()
+    return rows
+
+
 def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
     """What two scores are compared by: the lower is the better one. No number is the worst."""
     loss = score.loss if math.isfinite(score.loss) else math.inf

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlkit.data.transforms import PRESETS
 from tlkit.errors import OptionError, listing, pick
 from tlkit.model.assemble import Cut
 from tlkit.model.build import Plan
+from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions
 from tlkit.train.schedule import SCHEDULES, warmup_share
 from tlkit.weights import WeightSet, is_random
@@ -31,6 +34,16 @@ class Recipe:
     refit: bool
     """Whether the head is solved once more on all images when its penalty is chosen."""
     reasons: tuple[str, ...]
+
+
+def refuse_unknown(options: FitOptions) -> None:
+    """What can be told wrong before anything is read. Raises `UnknownName`, `OptionError`."""
+    pick(HEADS, options.head, "head")
+    warmup_share(options)
+    if options.augment != "auto" and not Path(options.augment).suffix:
+        pick(
+            PRESETS, options.augment, "augmentation preset", also=", auto, or a .yaml or .json file"
+        )
 
 
 def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
@@ -69,10 +82,10 @@ def for_steps(options: FitOptions, *, scratch: bool) -> FitOptions:
     """
     lr = options.lr or (1e-4 if options.strategy == "probe+finetune" else 1e-3)
     backbone_lr = options.backbone_lr or (lr if scratch else lr / 10)
-    batchnorm = ("learn" if scratch else "keep") if options.batchnorm == "auto" else None
-    return replace(
-        options, lr=lr, backbone_lr=backbone_lr, batchnorm=batchnorm or options.batchnorm
-    )
+    batchnorm = options.batchnorm
+    if batchnorm == "auto":
+        batchnorm = "learn" if scratch else "keep"
+    return replace(options, lr=lr, backbone_lr=backbone_lr, batchnorm=batchnorm)
 
 
 def rates_in_words(options: FitOptions, cut: Cut) -> str:

@@ -35,6 +35,7 @@ from tlkit.train.judge import (
     balanced_weights,
     bank_logits,
     image_logits,
+    probabilities,
     standing,
     verdict,
 )
@@ -102,9 +103,9 @@ def train(
     Raises every `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
     begun = yield from _begin(options, backbone, splits)
-    options, last, chosen_engine = begun.options, begun.last, begun.engine
+    options, last, chosen_engine = begun.last.options, begun.last, begun.engine
     course, history, best = yield from _go(last, chosen_engine, splits, begun.start)
-    probabilities = course.val_logits().double().softmax(dim=1).numpy()
+    val_probabilities = probabilities(course.val_logits())
     if last.recipe.refit:
         yield from _refit(options, last.cut, chosen_engine, course, best)
     return Trained(
@@ -117,7 +118,7 @@ def train(
         best=best,
         train_images=len(course.train_labels),
         val_labels=course.val_labels.numpy(),
-        val_probabilities=probabilities,
+        val_probabilities=val_probabilities,
         bad=course.bad,
     )
 
@@ -136,8 +137,6 @@ class Phase:
 class _Begun:
     """A fit up to its last training."""
 
-    options: FitOptions
-    """With what shapes the network decided (`recipe.settle`)."""
     engine: Engine
     weights: Weights
     last: Phase
@@ -163,9 +162,7 @@ def _begin(
         start = replace(reached, number=0, rate=0.0)
         # The probe froze what is trained from here on.
         last = replace(last, cut=recut(built.cut.model, options.freeze))
-    return _Begun(
-        options=last.options, engine=chosen_engine, weights=built.weights, last=last, start=start
-    )
+    return _Begun(engine=chosen_engine, weights=built.weights, last=last, start=start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +202,7 @@ def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[
     course = yield from _read(last, begun.engine, splits)
     optimizer, loss = _steps(last, begun.engine, course)
     return Ready(
-        options=begun.options,
+        options=last.options,
         cut=last.cut,
         feed=course.feed,
         optimizer=optimizer,
@@ -247,14 +244,19 @@ def _go(
 
 def _read(phase: Phase, chosen: Engine, splits: Splits) -> Generator[Event, None, Course]:
     """Say what was decided, and read the images or run the frozen part over them."""
-    for reason in phase.recipe.reasons:
-        yield Note(text=reason)
-    if phase.recipe.optimizer != "lbfgs":
-        yield Note(text=rates_in_words(phase.options, phase.cut))
+    yield from decisions(phase)
     feed_from = _from_bank if phase.cut.has_bank else _from_images
     course = yield from feed_from(phase.options, phase.cut, chosen, splits, phase.augment)
     refuse_gone(splits, course.train_labels)
     return course
+
+
+def decisions(phase: Phase) -> Iterator[Note]:
+    """What `auto` became, and why."""
+    for reason in phase.recipe.reasons:
+        yield Note(text=reason)
+    if phase.recipe.optimizer != "lbfgs":
+        yield Note(text=rates_in_words(phase.options, phase.cut))
 
 
 def _stored_bytes(cut: Cut) -> int:
@@ -395,9 +397,7 @@ def keep_best(
         raise RuntimeError("a fit has at least one epoch")
     if not math.isfinite(best.val_loss):
         raise diverged(best.number, best.number * course.feed.steps, options)
-    with torch.no_grad():
-        for name, tensor in cut.trained_tensors().items():
-            tensor.copy_(kept[name])
+    cut.put(kept)
     cut.training(False)
     return history, best
 
