@@ -41,7 +41,7 @@ IN_BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
 OUT_OF_BLOCK = re.compile(r"(_[a-z]\w*)\.(\w+)")
 
 
-def _translated(state: StateDict, blocks: Sequence[nn.Sequential]) -> StateDict:
+def _translated(state: StateDict, blocks: Sequence[Sequence[nn.Module]]) -> StateDict:
     """The state under timm's key names; names that are not the other implementation's stay."""
     starts = [0, *accumulate(len(stage) for stage in blocks)]
     place = {
@@ -92,7 +92,7 @@ def _build(width: float, depth: float, weights: Weights) -> Network:
 
     network = EfficientNetLite(width=width, depth=depth)
     if weights.state is not None:
-        state = _translated(weights.state, list(network.blocks))
+        state = _translated(weights.state, network.grouped())
         replace(weights, state=state).load_into(network)
     stages = {name: nn.Sequential(*parts) for name, parts in network.stages().items()}
     return Network(

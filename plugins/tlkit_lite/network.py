@@ -75,7 +75,7 @@ class DepthwiseSeparable(nn.Module):
         self.skip = stride == 1 and channels == out
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.act(self.bn1(self.conv_dw(images)))
+        found: Tensor = self.act(self.bn1(self.conv_dw(images)))
         found = self.bn2(self.conv_pw(found))
         return found + images if self.skip else found
 
@@ -96,7 +96,7 @@ class InvertedResidual(nn.Module):
         self.skip = stride == 1 and channels == out
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.act(self.bn1(self.conv_pw(images)))
+        found: Tensor = self.act(self.bn1(self.conv_pw(images)))
         found = self.act(self.bn2(self.conv_dw(found)))
         found = self.bn3(self.conv_pwl(found))
         return found + images if self.skip else found
@@ -109,7 +109,8 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         self.conv_stem = Conv2dSame(3, STEM, 3, 2, bias=False)
         self.bn1 = _norm(STEM)
-        stages, channels = [], STEM
+        self.blocks = nn.Sequential()
+        channels = STEM
         for number, (count, kernel, stride, expansion, base) in enumerate(STAGES):
             ends = number in (0, len(STAGES) - 1)
             out = _scaled(base, width)
@@ -121,8 +122,7 @@ class EfficientNetLite(nn.Module):
                 else:
                     blocks.append(InvertedResidual(channels, kernel, step, expansion, out))
                 channels = out
-            stages.append(nn.Sequential(*blocks))
-        self.blocks = nn.Sequential(*stages)
+            self.blocks.append(nn.Sequential(*blocks))
         self.conv_head = nn.Conv2d(channels, TOP, 1, bias=False)
         self.bn2 = _norm(TOP)
         self.act = nn.ReLU6(inplace=True)
@@ -136,11 +136,15 @@ class EfficientNetLite(nn.Module):
         logits: Tensor = self.classifier(vectors)
         return logits
 
+    def grouped(self) -> list[list[nn.Module]]:
+        """The blocks of each stage."""
+        return [list(stage.children()) for stage in self.blocks]
+
     def stages(self) -> dict[str, Sequence[nn.Module]]:
         """The features in order: the stem, seven stages, the top."""
         return {
             "stem": (self.conv_stem, self.bn1, self.act),
-            **{f"block{i}": tuple(stage) for i, stage in enumerate(self.blocks, start=1)},
+            **{f"block{i}": tuple(blocks) for i, blocks in enumerate(self.grouped(), start=1)},
             "top": (self.conv_head, self.bn2, self.act),
         }
 
