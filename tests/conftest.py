@@ -45,9 +45,10 @@ def _no_network(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(monkeypatch, tmp_path):
-    """Runs land in the test's own folder."""
+def _own_folder(monkeypatch, tmp_path, tmp_path_factory):
+    """Runs land in the test's own folder, and nothing is found that another test has computed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

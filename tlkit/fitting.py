@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, overload
 
 from tlkit import artifact, runs
-from tlkit.artifact import Card, Head, WeightsCard
-from tlkit.data.folder import Catalog, Parts, scan_parts
+from tlkit.artifact import Card, WeightsCard
+from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
-from tlkit.data.split import Splits, folds, split
+from tlkit.data.split import folds, split
 from tlkit.errors import OptionError
 from tlkit.files import (
     new_folder,
@@ -38,16 +38,14 @@ from tlkit.folds import (
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
-from tlkit.options import FitOptions, PredictOptions, own_parameters, signature
+from tlkit.options import FitOptions, own_parameters, signature
 from tlkit.plugins import Chosen, choose
-from tlkit.report.evaluation import evaluate
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.train.events import Epoch, Event, Note
-from tlkit.train.feeds import readable
-from tlkit.train.folds import Fold, Tested, train_folds
+from tlkit.train.folds import Fold, train_folds
 from tlkit.train.recipe import plan_of, refuse_unknown
-from tlkit.train.run import Trained, about_bad, train
+from tlkit.train.run import Tested, Trained, train
 from tlkit.weights import digest
 
 
@@ -104,19 +102,15 @@ def fit_events(
         parts, val_fraction=options.val_fraction, seed=options.seed, group_by=options.group_by
     )
     refuse_unwritable(run)
-    test_catalog, unreadable = yield from _readable_test(splits, options)
     trained = yield from train(options, chosen.backbone, splits)
-    bad = trained.bad + unreadable
     validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
+    test, bad = None, trained.bad
+    if trained.test is not None:
+        test = measure(trained.test.labels, trained.test.probabilities, parts.train.classes)
+        bad += trained.test.bad
     card = _card(options, chosen, trained, parts, validation)
     with new_folder(run, replace=replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
-        test = None
-        if test_catalog is not None:
-            head = Head(card=card, model=trained.cut.model, path=run / runs.HEAD)
-            looking = PredictOptions(device=options.device, workers=options.workers)
-            test, more = yield from evaluate(head, test_catalog, looking, what="test")
-            bad += more
         _write_report(staged, folder, options, trained, card, validation, test)
     return FitResult(
         run=run,
@@ -204,17 +198,6 @@ def _run_folder(
     return runs.next_free(folder, options.backbone)
 
 
-def _readable_test(
-    splits: Splits, options: FitOptions
-) -> Generator[Event, None, tuple[Catalog | None, tuple[BadImage, ...]]]:
-    """The test part, read once: a bad file in it must not end a fit that is done."""
-    if splits.test is None:
-        return None, ()
-    good, bad = yield from readable(splits.test, workers=options.workers)
-    yield from about_bad(options, bad)
-    return good, bad
-
-
 def _about(parts: Parts) -> Iterator[Note]:
     named = {"train": parts.train, "val": parts.val, "test": parts.test}
     for name, part in named.items():
@@ -255,7 +238,7 @@ def _card(
         classes=parts.train.classes,
         plan=dataclasses.asdict(plan_of(trained.options)) | {"weights": trained.weights.name},
         options=resolved,
-        precision=trained.engine.precision,
+        precision=trained.compute.precision,
         images={
             "train": trained.train_images,
             "val": len(trained.val_labels),
@@ -300,8 +283,8 @@ def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Car
                 "lr": trained.options.lr,
                 "backbone_lr": trained.options.backbone_lr,
                 "batchnorm": trained.options.batchnorm,
-                "device": str(trained.engine.device),
-                "precision": trained.engine.precision,
+                "device": str(trained.compute.device),
+                "precision": trained.compute.precision,
                 "weights": card.weights.name,
             },
             "versions": dict(card.versions),

@@ -22,7 +22,8 @@ from tlkit.files import write_bytes, write_text
 from tlkit.metrics import Evaluation, measure
 from tlkit.report.plots import confusion
 from tlkit.train.events import Epoch, FoldScore
-from tlkit.train.folds import Fold, Tested
+from tlkit.train.folds import Fold
+from tlkit.train.run import Tested
 from tlkit.weights import digest
 
 SCORES = ("accuracy", "balanced_accuracy", "loss")

@@ -32,6 +32,7 @@ DEVICES_HELP = "auto, cpu, cuda, cuda:N or mps"
 HEADS_HELP = "linear, mlp, vgg, bn-mlp"
 AUGMENT_HELP = "auto, none, mirror, light, standard, strong, upright, vgg, aerial or FILE"
 SCHEDULES_HELP = "cosine, constant, one-cycle, step, plateau"
+ENGINES_HELP = "auto, eager, openvino or inductor"
 TTA_HELP = "none, mirror, five, ten, multi, vgg150, dense, dense+crops"
 
 
@@ -399,8 +400,19 @@ class FitOptions(ShapeOptions):
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
     precision: str = option(
         "auto",
-        "Arithmetic of the network; auto is bf16 on a GPU that has it, else fp32.",
+        "Arithmetic of the network; auto is bf16 where a GPU or the processor has units for it, "
+        "else fp32.",
         choices=("auto", "fp32", "bf16"),
+    )
+    engine: str = option(
+        "auto",
+        "What runs a frozen part; auto weighs the time of compiling against the number of images.",
+        metavar=ENGINES_HELP,
+    )
+    bank: str = option(
+        "disk",
+        "Keep what the frozen part makes of each image for the next fit (`tlkit cache`), or not.",
+        choices=("disk", "none"),
     )
     layout: str = option(
         "auto",
@@ -453,6 +465,11 @@ class PredictOptions(Checked):
         "as-fitted",
         "Arithmetic of the network; as-fitted is what the head was trained with.",
         choices=("as-fitted", "fp32", "bf16"),
+    )
+    engine: str = option(
+        "auto",
+        "What runs the network; auto weighs the time of compiling against the number of images.",
+        metavar=ENGINES_HELP,
     )
     workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from tlkit.errors import OptionError
-from tlkit.model.device import drawn, engine
+from tlkit.model.device import compute_on, drawn
 
 
 def test_an_absent_device_lists_those_that_are_here():
     with pytest.raises(OptionError, match="auto, cpu"):
-        engine("cuda:9", "fp32")
+        compute_on("cuda:9", "fp32")
 
 
 def test_bf16_computes_in_half_precision_and_answers_in_full():
@@ -24,7 +24,7 @@ def test_bf16_computes_in_half_precision_and_answers_in_full():
 
     module = Spy(4, 4)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        output = engine("cpu", precision).run(module, torch.randn(2, 4))
+        output = compute_on("cpu", precision).run(module, torch.randn(2, 4))
         assert output.dtype == torch.float32
         assert seen[-1] == dtype
 
@@ -53,5 +53,5 @@ def test_drawing_leaves_the_callers_stream_alone():
 
 def test_placing_a_module_lays_its_convolutions_out_channels_last():
     module = nn.Conv2d(4, 4, 3)
-    engine("cpu", "fp32").place(module)
+    compute_on("cpu", "fp32").place(module)
     assert module.weight.is_contiguous(memory_format=torch.channels_last)

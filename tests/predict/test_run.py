@@ -114,7 +114,7 @@ def test_saving_and_loading_changes_no_logit(colours, tmp_path):
         assert loaded.card == card
         with torch.inference_mode():
             placed = trained.cut.model(images)
-            trained.engine.place(loaded.model)
+            trained.compute.place(loaded.model)
             assert torch.equal(loaded.model.eval()(images), placed)
 
 
@@ -144,12 +144,12 @@ def test_prediction_holds_a_bounded_number_of_images(head, colours, monkeypatch)
 
 
 def test_precision_is_as_fitted_unless_told_otherwise(head, colours, monkeypatch):
-    from tlkit.model.device import Engine
+    from tlkit.model.device import Compute
 
     seen = []
-    run = Engine.run
+    run = Compute.run
     monkeypatch.setattr(
-        Engine, "run", lambda self, *a: seen.append(self.precision) or run(self, *a)
+        Compute, "run", lambda self, *a: seen.append(self.precision) or run(self, *a)
     )
     head.predict(colours)
     head.predict(colours, precision="bf16")

@@ -13,7 +13,7 @@ from tlkit.data.split import split
 from tlkit.data.transforms import augmentation
 from tlkit.errors import OptionError, TlkitError
 from tlkit.model.build import build
-from tlkit.model.device import engine
+from tlkit.model.device import compute_on
 from tlkit.options import FitOptions
 from tlkit.steps import finish
 from tlkit.testing import TINY
@@ -44,7 +44,7 @@ class Run:
         self.cut = build(TINY, plan_of(self.options), 3).cut
         self.start = self.copy()
         self.judge = judge
-        chosen = engine("cpu", "fp32")
+        chosen = compute_on("cpu", "fp32")
         feed = ImageFeed(
             module=self.cut.model, catalog=scan_parts(folder).train, seed=0, workers=1,
             augmentation=augmentation("none", self.cut.model.spec, 0), at_least_px=36,
@@ -218,7 +218,7 @@ def test_accumulated_batches_with_class_weights_are_one_step_too(colours):
     weights = torch.tensor([0.5, 1.0, 3.0])
     options = FitOptions(balance="classes")
     loss = loop.loss_for(
-        engine("cpu", "fp32"), nn.Identity(), options, class_weights=weights, classes=3
+        compute_on("cpu", "fp32"), nn.Identity(), options, class_weights=weights, classes=3
     )
     parts = [(logits[:5], labels[:5]), (logits[5:], labels[5:])]
     masses = [loss.mass(one) for _, one in parts]

@@ -209,10 +209,10 @@ def test_the_test_part_is_judged_by_the_mean_of_all_heads(tmp_path, way):
     from tlkit.metrics import measure
 
     wanted = measure(test.labels, np.mean(each, axis=0), test.classes)
-    assert result.test.loss == pytest.approx(wanted.loss, rel=1e-4)
+    assert result.test.loss == pytest.approx(wanted.loss, rel=1e-3)
     for one, rows in zip(result.folds, each, strict=True):
         assert one.test.loss == pytest.approx(
-            measure(test.labels, rows, test.classes).loss, rel=1e-4
+            measure(test.labels, rows, test.classes).loss, rel=1e-3
         )
 
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from banks import bank_of
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from tlkit.model.build import Plan, build
 from tlkit.options import FitOptions
 from tlkit.testing import TINY
-from tlkit.train.bank import Bank
 from tlkit.train.feeds import BankFeed, shuffled
 from tlkit.train.judge import balanced_weights, verdict
 from tlkit.train.optimizer import optimizer_for
@@ -29,7 +29,7 @@ def test_epochs_take_the_views_in_turn_and_every_image_once():
     values = torch.arange(30.0).view(10, 3, 1)
     feed = BankFeed(
         module=torch.nn.Identity(),
-        bank=Bank(values=values, labels=torch.arange(10), bad=()),
+        bank=bank_of(values, torch.arange(10)),
         batch=4,
         seed=0,
     )

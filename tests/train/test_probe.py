@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from banks import bank_of
 from sklearn.linear_model import LogisticRegression
 
 from tlkit.model.build import Plan, build
-from tlkit.model.device import engine
+from tlkit.model.device import compute_on
 from tlkit.model.heads import HEADS, make_head
 from tlkit.testing import TINY
-from tlkit.train.bank import Bank
 from tlkit.train.judge import Verdict
 from tlkit.train.probe import STRONGEST, WEAKEST, penalties, resolve, solve
 
@@ -23,7 +23,7 @@ def bank(count=90, views=2):
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % 3
     values = torch.randn(count, views, 16, generator=random) + labels[:, None, None] * 0.7
-    return Bank(values=values, labels=labels, bad=())
+    return bank_of(values, labels)
 
 
 def judge():
@@ -33,27 +33,34 @@ def judge():
 def test_the_solution_is_that_of_scikit_learn():
     data = bank()
     cut = build(TINY, PLAN, 3).cut
-    cut.model.head.scale.fit_to(data.values.flatten(0, 1))
-    inputs = cut.model.head.scale(data.values.flatten(0, 1)).numpy()
+    cut.model.head.scale.fit_to(data.every())
+    inputs = cut.model.head.scale(data.every()).numpy()
     labels = data.labels.repeat_interleave(2).numpy()
     for record in solve(
-        cut, engine("cpu", "fp32"), data, judge, path=3, class_weights=None, smoothing=0.0
+        cut, compute_on("cpu", "fp32"), data, judge, path=3, class_weights=None, smoothing=0.0
     ):
         # scikit-learn weighs the sum of losses by C, tlkit the penalty on their mean.
         other = LogisticRegression(C=1 / (record.rate * len(labels)), tol=1e-8, max_iter=2000)
         other.fit(inputs, labels)
-        ours = cut.model.head(data.values.flatten(0, 1)).softmax(dim=1).detach().numpy()
+        ours = cut.model.head(data.every()).softmax(dim=1).detach().numpy()
         assert np.abs(ours - other.predict_proba(inputs)).max() < 2e-3
 
 
 def solved(data, penalties_tried=4, **changes):
     """The head after a path, and its records."""
     cut = build(TINY, PLAN, 3).cut
-    cut.model.head = make_head(HEADS["linear"], data.values.shape[-1], 3, 1, 0.0)
-    cut.model.head.scale.fit_to(data.values.flatten(0, 1))
+    cut.model.head = make_head(HEADS["linear"], data.shape[0], 3, 1, 0.0)
+    cut.model.head.scale.fit_to(data.every())
     plain = {"class_weights": None, "smoothing": 0.0}
     records = list(
-        solve(cut, engine("cpu", "fp32"), data, judge, path=penalties_tried, **{**plain, **changes})
+        solve(
+            cut,
+            compute_on("cpu", "fp32"),
+            data,
+            judge,
+            path=penalties_tried,
+            **{**plain, **changes},
+        )
     )
     return cut, records
 
@@ -67,10 +74,10 @@ def test_in_the_span_of_few_images_the_minimum_is_the_same(monkeypatch, changes,
     labels = torch.arange(40) % 3
     values = torch.randn(40, 1, 300, generator=random) + labels[:, None, None] * 0.2
     # Twice the same images: the span has fewer dimensions than there are rows.
-    data = Bank(values=values.repeat(copies, 1, 1), labels=labels.repeat(copies), bad=())
+    data = bank_of(values.repeat(copies, 1, 1), labels.repeat(copies))
     inside, records = solved(data, **changes)
     resolve(
-        inside, engine("cpu", "fp32"), [data], penalty=records[-1].rate,
+        inside, compute_on("cpu", "fp32"), [data], penalty=records[-1].rate,
         **{"class_weights": None, "smoothing": 0.0, **changes},
     )  # fmt: skip
     again = inside.model.head(values[:, 0]).detach()
@@ -90,7 +97,7 @@ def test_in_the_span_of_few_images_the_minimum_is_the_same(monkeypatch, changes,
 def test_weaker_penalties_fit_the_training_images_better():
     cut = build(TINY, PLAN, 3).cut
     steps = solve(
-        cut, engine("cpu", "fp32"), bank(), judge, path=6, class_weights=None, smoothing=0.0
+        cut, compute_on("cpu", "fp32"), bank(), judge, path=6, class_weights=None, smoothing=0.0
     )
     losses = [one.train_loss for one in steps]
     assert losses == sorted(losses, reverse=True)
@@ -100,7 +107,7 @@ def test_class_weights_and_smoothing_change_the_solution():
     def weights(**changes):
         cut = build(TINY, PLAN, 3).cut
         plain = {"class_weights": None, "smoothing": 0.0}
-        list(solve(cut, engine("cpu", "fp32"), bank(), judge, path=1, **{**plain, **changes}))
+        list(solve(cut, compute_on("cpu", "fp32"), bank(), judge, path=1, **{**plain, **changes}))
         return cut.model.head.layers.weight.detach()
 
     plain = weights()
@@ -113,14 +120,16 @@ def test_class_weights_and_smoothing_change_the_solution():
 def test_solving_on_two_banks_is_solving_on_their_images_however_many_views_each_has():
     data = bank(views=1)
     halves = [
-        Bank(values=data.values[part].expand(-1, views, -1), labels=data.labels[part], bad=())
+        bank_of(data.every()[part][:, None].expand(-1, views, -1), data.labels[part])
         for part, views in ((slice(0, 50), 3), (slice(50, 90), 1))
     ]
     found = []
     for banks in ([data], halves):
         cut = build(TINY, PLAN, 3).cut
-        resolve(cut, engine("cpu", "fp32"), banks, penalty=0.01, class_weights=None, smoothing=0.1)
-        found.append(cut.model.head(data.values[:, 0]).softmax(dim=1))
+        resolve(
+            cut, compute_on("cpu", "fp32"), banks, penalty=0.01, class_weights=None, smoothing=0.1
+        )
+        found.append(cut.model.head(data.every()).softmax(dim=1))
     assert torch.allclose(*found, atol=1e-3)
 
 

@@ -17,6 +17,7 @@ import click
 from tlkit import __version__
 from tlkit.cli import (
     backbones,
+    cache,
     evaluate,
     fit,
     lr_find,
@@ -75,6 +76,7 @@ for _command in (
     backbones.command,
     summary.command,
     plugins.command,
+    cache.command,
     sample.command,
 ):
     main.add_command(_command)

@@ -23,6 +23,9 @@ from tlkit.errors import ImageError, listing
 
 Pixels = NDArray[np.uint8]
 
+POLICY = 1
+"""The number of the policy: what was computed from pixels by another one is not used again."""
+
 # A file that is cut off must raise: a grey half would be learnt as if it were the photo.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 

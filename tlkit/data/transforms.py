@@ -17,6 +17,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ class Augmentation:
     name: str
     look: Look
     distinct: int | None
+    source: str
+    """All that the views depend on, besides the image, its number and theirs."""
+
+    def identity(self, number: int, view: int) -> str:
+        """What tells a view of an image from its other views; equal where the views are."""
+        if self.distinct is None:
+            return f"{self.source}/{number}/{view}"
+        return f"{self.source}/{view % self.distinct}" if view % self.distinct else "plain"
 
 
 def plain(spec: InputSpec, image: Pixels) -> Pixels:
@@ -64,9 +73,20 @@ def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto
     `jitter` are the sizes of the preset vgg. Raises `OptionError`, `UnknownName`.
     """
     if choice not in PRESETS and Path(choice).suffix.lower() in (".yaml", ".yml", ".json"):
-        return Augmentation(name="file", look=_from_file(Path(choice), spec, seed), distinct=None)
+        path = Path(choice)
+        look = _from_file(path, spec, seed)
+        text = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        source = f"{version('albumentations')}/{text}/{seed}"
+        return Augmentation(name="file", look=look, distinct=None, source=source)
     preset = pick(PRESETS, choice, "augmentation preset", also=", or a .yaml or .json file")
-    return Augmentation(name=choice, look=preset.make(spec, seed, jitter), distinct=preset.distinct)
+    return Augmentation(
+        name=choice,
+        look=preset.make(spec, seed, jitter),
+        distinct=preset.distinct,
+        source=choice
+        if preset.distinct
+        else f"{version('albumentations')}/{choice}/{jitter}/{seed}",
+    )
 
 
 def _none(spec: InputSpec, seed: int, jitter: str) -> Look:

@@ -1,6 +1,7 @@
 """Device: where to compute, in which arithmetic, and from which random numbers.
 
-In: the options' words. Out: an `Engine`. Next door: assemble.py (what is computed).
+In: the options' words. Out: a `Compute`.
+Next door: assemble.py (what is computed), engine.py (running what no longer changes).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tlkit.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class Compute:
     """A device and an arithmetic."""
 
     device: torch.device
@@ -35,7 +36,7 @@ class Engine:
         return f"{self.device}, {self.precision}"
 
     def place(self, module: nn.Module) -> None:
-        """Move a module to the device, convolutions in this engine's layout."""
+        """Move a module to the device, convolutions in this layout."""
         module.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
 
     def run(self, module: nn.Module, inputs: Tensor) -> Tensor:
@@ -53,16 +54,25 @@ class Engine:
         return torch.channels_last if last else torch.contiguous_format
 
 
-def engine(device: str, precision: str, layout: str = "auto") -> Engine:
-    """The engine that the options mean. Raises `OptionError` for a device that is not there."""
+def compute_on(device: str, precision: str, layout: str = "auto") -> Compute:
+    """What the options mean. Raises `OptionError` for a device that is not there."""
     chosen = _device(device)
     if precision == "auto":
-        fast = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
-        precision = "bf16" if fast else "fp32"
+        precision = "bf16" if _has_bf16_units(chosen) else "fp32"
     if chosen.type == "cpu":
         _keep_memory()
     layout = "channels-last" if layout == "auto" else layout
-    return Engine(device=chosen, precision=precision, layout=layout)
+    return Compute(device=chosen, precision=precision, layout=layout)
+
+
+def _has_bf16_units(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 faster than fp32, and not only pretends to."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+        return False
+    units = torch.cpu.get_capabilities()
+    return bool(units.get("amx_bf16") or units.get("avx512_bf16"))
 
 
 def _device(name: str) -> torch.device:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.images import BadImage, Pixels
-from tlkit.model.device import Engine, engine
+from tlkit.model.device import Compute, compute_on
+from tlkit.model.engine import Runner, Work, choose, start, work_of
 from tlkit.options import PredictOptions
 from tlkit.predict.dense import Window, window_of
 from tlkit.predict.shared import Stack, stacked
 from tlkit.predict.tta import View, seen, views_of
+
+NEVER_WORTH_COMPILING = 64
+"""Crops so few that nobody need look how large the network is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def together(
 
     Everything that can be refused is refused before an image is read.
     """
-    ready = prepare(heads, options)
+    ready = prepare(heads, options).started(options.engine, len(paths))
     read_ahead = stretches(
         paths,
         lambda image, position: seen(image, ready.views, ready.spec),
@@ -90,12 +94,26 @@ class Ready:
     """Heads that were placed, and how they look at an image."""
 
     stack: Stack
-    engine: Engine
+    compute: Compute
     views: tuple[View, ...]
     window: Window | None
     """How whole images are scored, where a view is one; None: as any other image."""
     batch: int
     spec: InputSpec
+    runner: Runner | None = None
+    """What runs the parts that all heads share, or all parts of one head; None before `started`."""
+
+    def started(self, engine: str, images: int) -> Ready:
+        """With an engine for the crops of so many images. Raises `OptionError`."""
+        crops = images * sum(not view.whole for view in self.views)
+        module = nn.Sequential(*self.stack.parts[0][: self.stack.common])
+        shape = (2, self.spec.channels, self.spec.crop_px, self.spec.crop_px)
+        example = torch.zeros(shape, dtype=torch.uint8)
+        work = Work(images=crops, multiply_adds=0)
+        if crops > NEVER_WORTH_COMPILING:
+            work, _ = work_of(module, self.compute, example[:1], crops)
+        choice = choose(engine, self.compute, work)
+        return replace(self, runner=start(choice, module, self.compute, example, work))
 
     def probabilities(
         self, images: Sequence[tuple[Pixels, ...]]
@@ -122,8 +140,8 @@ class Ready:
             height, width, _ = pixels[where[0]].shape
             # As many pixels in a step as `batch` plain images have, but at least one image.
             most = max(1, self.batch * self.spec.crop_px**2 // (height * width))
-            for start in range(0, len(where), most):
-                some = where[start : start + most]
+            for begin in range(0, len(where), most):
+                some = where[begin : begin + most]
                 stack = torch.from_numpy(np.stack([pixels[i] for i in some]))
                 places += some
                 parts.append(self._scored(stack.permute(0, 3, 1, 2), whole=whole[some[0]]))
@@ -135,18 +153,22 @@ class Ready:
         with torch.inference_mode():
             if whole and self.window is not None:
                 scores = self._by_windows(self.window, images)
+            elif whole or self.runner is None:
+                scores = self.stack.run(self.compute, [images], 0, self.stack.end)
             else:
-                scores = self.stack.run(self.engine, [images], 0, self.stack.end)
+                # Crops are of one size, which an engine may have been compiled for.
+                found = [self.runner(images)]
+                scores = self.stack.run(self.compute, found, self.stack.common, self.stack.end)
             return [one.cpu() for one in scores]
 
     def _by_windows(self, window: Window, images: Tensor) -> list[Tensor]:
         """The mean over all windows of their scores: for each head (B, C)."""
-        found = self.stack.run(self.engine, [images], 0, self.stack.neck)
+        found = self.stack.run(self.compute, [images], 0, self.stack.neck)
         sums: list[Tensor] = []
         places = 0
         for strips in zip(*(window.slide(one) for one in found), strict=True):
             vectors = [one.flatten(0, 1) for one in strips]
-            scores = self.stack.run(self.engine, vectors, self.stack.neck + 1, self.stack.end)
+            scores = self.stack.run(self.compute, vectors, self.stack.neck + 1, self.stack.end)
             here = [one.unflatten(0, strips[0].shape[:2]).sum(dim=1) for one in scores]
             sums = [one + more for one, more in zip(sums, here, strict=True)] if sums else here
             places += strips[0].shape[1]
@@ -156,16 +178,16 @@ class Ready:
 def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
     """Place H heads of one group. Raises `OptionError` for what they cannot do."""
     spec = heads[0].model.spec
-    chosen = engine(
+    compute = compute_on(
         options.device,
         heads[0].card.precision if options.precision == "as-fitted" else options.precision,
     )
     views = views_of(options, spec)
     stack = stacked(heads)
-    stack.place(chosen)
+    stack.place(compute)
     window = None
     if any(view.whole for view in views):
         window = window_of(heads[0].model, str(heads[0].path))
     return Ready(
-        stack=stack, engine=chosen, views=views, window=window, batch=options.batch, spec=spec
+        stack=stack, compute=compute, views=views, window=window, batch=options.batch, spec=spec
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from tlkit.artifact import Head
-from tlkit.model.device import Engine
+from tlkit.model.device import Compute
 
 
 def groups(heads: Sequence[Head]) -> list[list[int]]:
@@ -49,21 +49,26 @@ class Stack:
         """The number of parts."""
         return len(self.parts[0])
 
-    def place(self, engine: Engine) -> None:
+    @property
+    def common(self) -> int:
+        """The parts before this one run once for all heads."""
+        return self.border if len(self.parts) > 1 else self.end
+
+    def place(self, compute: Compute) -> None:
         """Move what runs to the device, in eval mode."""
         for number, parts in enumerate(self.parts):
             for part in parts if number == 0 else parts[self.border :]:
-                engine.place(part.eval())
+                compute.place(part.eval())
 
-    def run(self, engine: Engine, found: list[Tensor], start: int, stop: int) -> list[Tensor]:
+    def run(self, compute: Compute, found: list[Tensor], start: int, stop: int) -> list[Tensor]:
         """Parts from `start` to before `stop`: one tensor as long as all is shared, else H."""
         middle = min(max(start, self.border), stop)
         if start < middle:
-            found = [engine.run(nn.Sequential(*self.parts[0][start:middle]), found[0])]
+            found = [compute.run(nn.Sequential(*self.parts[0][start:middle]), found[0])]
         if middle < stop:
             each = found if len(found) == len(self.parts) else found * len(self.parts)
             found = [
-                engine.run(nn.Sequential(*parts[middle:stop]), one)
+                compute.run(nn.Sequential(*parts[middle:stop]), one)
                 for parts, one in zip(self.parts, each, strict=True)
             ]
         return found

@@ -2,103 +2,298 @@
 
 In: a cut model, an engine, a catalog, an augmentation. Out: a `Bank`, whatever the cut is: vectors
 for a head, feature maps for the last stages. Training then never runs the frozen part again.
-Next door: probe.py and loop.py, which read it.
+The rows are in a `Store`, found by the bytes of the image and all else that they depend on. So the
+next fit on the same images finds them, a changed image is computed alone, and so is what a pass
+that was stopped has left.
+Next door: store.py (rows on the disk), probe.py and loop.py (reading a bank).
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import math
-import os
+import re
+import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlkit import cache
 from tlkit.data.batches import batches, even_parts
 from tlkit.data.folder import Catalog
-from tlkit.data.images import BadImage, Pixels
+from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import FolderError, listing
-from tlkit.files import disk_errors
+from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut
-from tlkit.model.device import Engine
-from tlkit.train.events import Tick
+from tlkit.model.device import Compute
+from tlkit.model.engine import Choice, Runner, Work, choose, start, work_of
+from tlkit.train.events import Note, Tick
+from tlkit.train.store import KEY_BYTES, Store
+from tlkit.weights import digest
 
 BATCH = 32
 """Views that go through the frozen part at once."""
 
-IN_MEMORY_BYTES = 4 << 30
-"""A larger bank is a file that the system pages in and out."""
+SAME = 1e-3
+"""Largest difference, as a share of the largest number, between answers of one frozen part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bank:
     """Stored outputs of the frozen part for N images that could be read."""
 
-    values: Tensor
-    """(N, V, ...) fp32 on the CPU."""
+    rows: Callable[[NDArray[np.int64]], Tensor]
+    """Places (n,) -> (n, ...) fp32 on the CPU."""
+    places: NDArray[np.int64]
+    """(N, V) of each view's row."""
+    shape: tuple[int, ...]
+    """Of a row."""
     labels: Tensor
     """(N,) int64."""
     bad: tuple[BadImage, ...]
 
     @property
     def views(self) -> int:
-        return self.values.shape[1]
+        return int(self.places.shape[1])
 
-    def take(self, rows: NDArray[np.int64], *, views: int) -> Bank:
-        """The first `views` views of the images in these rows, as a bank of its own."""
-        index = torch.from_numpy(rows)
-        values = _room((len(rows), views, *self.values.shape[2:]))
-        torch.index_select(self.values[:, :views], 0, index, out=values)
-        return Bank(values=values, labels=self.labels[index], bad=())
+    @property
+    def numbers(self) -> int:
+        """How many numbers all rows hold."""
+        return len(self.places) * self.views * math.prod(self.shape)
+
+    def at(self, index: NDArray[np.int64], view: int) -> Tensor:
+        """(n, ...) of one view of these images."""
+        return self.rows(self.places[index, view])
+
+    def every(self) -> Tensor:
+        """(N * V, ...), the views of an image behind each other."""
+        return self.rows(self.places.ravel())
+
+    def take(self, index: NDArray[np.int64], *, views: int) -> Bank:
+        """The first `views` views of these images, as a bank of its own; nothing is copied."""
+        return Bank(
+            rows=self.rows,
+            places=self.places[index, :views],
+            shape=self.shape,
+            labels=self.labels[torch.from_numpy(index)],
+            bad=(),
+        )
 
 
-def fill(
+class Extractor:
+    """Runs the frozen part of a cut over images that it has not seen yet. Made by `extractor`."""
+
+    def __init__(
+        self, cut: Cut, compute: Compute, choice: Choice, work: Work, store: Store, workers: int
+    ) -> None:
+        self.cut = cut
+        self.choice = choice
+        self.store = store
+        self._compute = compute
+        self._work = work
+        self._workers = workers
+        self._runner: Runner | None = None
+
+    def fill(
+        self, catalog: Catalog, augmentation: Augmentation, *, views: int, what: str
+    ) -> Generator[Tick | Note, None, Bank]:
+        """A bank of V views of each image. Yields ticks, returns the bank.
+
+        Unreadable images are in `bad` and take no row; the caller decides whether that ends the
+        fit. Raises `FolderError` where none can be read, `DiskError` where there is no room.
+        """
+        yield Tick(what=what, done=0, total=len(catalog))
+        images = self._digests(catalog.paths)
+        keys = [
+            [_key(one, augmentation.identity(number, view)) for view in range(views)]
+            for number, one in enumerate(images)
+        ]
+        # Copies of one image, seen alike, are computed once: by the first of them.
+        first: dict[tuple[bytes, ...], int] = {}
+        for number, those in enumerate(keys):
+            if not all(key in self.store for key in those):
+                first.setdefault(tuple(those), number)
+        bad: dict[tuple[bytes, ...], str] = {}
+        try:
+            yield from self._compute_rows(
+                catalog, augmentation, keys, list(first.values()), bad, what
+            )
+        finally:
+            self.store.settle()
+            cache.prune(keep=[self.store.folder.name])
+        good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
+        unreadable = tuple(
+            BadImage(path=catalog.paths[number], reason=bad[tuple(those)])
+            for number, those in enumerate(keys)
+            if tuple(those) in bad
+        )
+        if not good:
+            raise none_readable(catalog, unreadable)
+        return Bank(
+            rows=self.store.rows,
+            places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
+            shape=self.store.shape,
+            labels=torch.from_numpy(catalog.labels[good]),
+            bad=unreadable,
+        )
+
+    def _digests(self, paths: Sequence[Path]) -> list[bytes]:
+        """Of the bytes of each file; of its path, which is no one's bytes, where it has none."""
+
+        def of(path: Path) -> bytes:
+            try:
+                found: bytes = _blake(path.read_bytes()).digest()
+            except OSError:
+                found = _blake(b"unreadable" + bytes(path)).digest()
+            return found
+
+        with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
+            return list(pool.map(of, paths))
+
+    def _compute_rows(
+        self,
+        catalog: Catalog,
+        augmentation: Augmentation,
+        keys: Sequence[Sequence[bytes]],
+        missing: Sequence[int],
+        bad: dict[tuple[bytes, ...], str],
+        what: str,
+    ) -> Iterator[Tick | Note]:
+        """Run the frozen part over the images of these numbers; `bad` takes the unreadable ones."""
+        if not missing:
+            yield Tick(what=what, done=len(catalog), total=len(catalog))
+            return
+        views = len(keys[0])
+
+        def look(image: Pixels, position: int) -> Pixels:
+            number = missing[position]
+            return np.stack([augmentation.look(image, number, view) for view in range(views)])
+
+        if self._runner is None:
+            yield from self._start()
+        done = len(catalog) - len(missing)
+        paths = catalog.paths
+        for part in batches(
+            [paths[number] for number in missing],
+            look,
+            sizes=even_parts(len(missing), max(1, BATCH // views)),
+            at_least_px=self.cut.model.spec.resize_px,
+            workers=self._workers,
+        ):
+            for position, one in part.bad.items():
+                bad[tuple(keys[missing[position]])] = one.reason
+            if len(part.index) and self._runner is not None:
+                rows = self._runner(part.images.flatten(0, 1))
+                own = [key for position in part.index for key in keys[missing[position]]]
+                self.store.append(own, rows)
+            done += len(part.index) + len(part.bad)
+            yield Tick(what=what, done=done, total=len(catalog))
+
+    def _start(self) -> Iterator[Note]:
+        """Start the engine, now that there is something to compute."""
+        yield Note(text=self.choice.reason)
+        self._runner = start(
+            self.choice, self.cut.frozen, self._compute, _example(self.cut), self._work
+        )
+        if self._runner.fallback:
+            yield Note(text=self._runner.fallback)
+
+
+def extractor(
     cut: Cut,
-    engine: Engine,
-    catalog: Catalog,
-    augmentation: Augmentation,
+    compute: Compute,
     *,
-    views: int,
-    what: str,
+    backbone: str,
+    engine: str = "auto",
+    images: int = 0,
+    keep: bool = True,
     workers: int = 0,
-) -> Generator[Tick, None, Bank]:
-    """Run the frozen part once over V views of each image. Yields ticks, returns the bank.
+) -> Extractor:
+    """What runs the frozen part of a cut that is placed, for so many `images` (views) in all.
 
-    Unreadable images are in `bad` and take no row; the caller decides whether that ends the fit.
-    Raises `DiskError` where a bank larger than memory finds no room.
+    With `keep` the rows stay in the cache; else they go with the store. Raises `DiskError`, and
+    what `engine.choose` raises.
     """
+    work, answer = work_of(cut.frozen, compute, _example(cut)[:1], images)
+    choice = choose(engine, compute, work)
+    folder = _entry(_about(cut, compute, choice, backbone), answer) if keep else _temporary()
+    store = Store(folder, answer.shape[1:])
+    if not keep:
+        weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    return Extractor(cut, compute, choice, work, store, workers)
 
-    def look(image: Pixels, position: int) -> Pixels:
-        return np.stack([augmentation.look(image, position, view) for view in range(views)])
 
-    values: Tensor | None = None
-    rows: list[NDArray[np.int64]] = []
-    bad: list[BadImage] = []
-    done = 0
-    sizes = even_parts(len(catalog), max(1, BATCH // views))
-    px = cut.model.spec.resize_px
-    for part in batches(catalog.paths, look, sizes=sizes, at_least_px=px, workers=workers):
-        bad.extend(part.bad.values())
-        if len(part.index):
-            with torch.inference_mode():
-                output = engine.run(cut.frozen, part.images.flatten(0, 1)).cpu()
-            output = output.unflatten(0, (len(part.index), views))
-            if values is None:
-                values = _room((len(catalog), *output.shape[1:]))
-            values[done : done + len(output)] = output
-            rows.append(part.index)
-            done += len(output)
-        yield Tick(what=what, done=done + len(bad), total=len(catalog))
-    if values is None:
-        raise none_readable(catalog, bad)
-    labels = torch.from_numpy(catalog.labels[np.concatenate(rows)])
-    return Bank(values=values[:done], labels=labels, bad=tuple(bad))
+def _temporary() -> Path:
+    with disk_errors(Path(tempfile.gettempdir())):
+        return Path(tempfile.mkdtemp(prefix="tlkit-"))
+
+
+def _example(cut: Cut) -> Tensor:
+    """Two images of noise, always the same."""
+    spec = cut.model.spec
+    random = torch.Generator().manual_seed(0)
+    shape = (2, spec.channels, spec.crop_px, spec.crop_px)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+
+
+def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[str, str]:
+    """All that a row depends on besides the image and how it is looked at."""
+    return {
+        "backbone": backbone,
+        "computed up to": cut.at,
+        "frozen tensors": digest(cut.frozen.state_dict().items()),
+        "input": str(cut.model.spec),
+        "decoder": str(POLICY),
+        "engine": f"{choice.name}, {compute.words}, {compute.layout}",
+    }
+
+
+def _entry(about: Mapping[str, str], answer: Tensor) -> Path:
+    """The cache's folder for rows of this kind, emptied if they were made by other code.
+
+    What the tensors do not tell, code does: a plugin may change without a new version. So the
+    answer to one image is kept too, and has to be the same.
+    """
+    text = json.dumps([about, list(answer.shape)], sort_keys=True)
+    name = re.sub(r"\W+", "-", about["backbone"])[:40]
+    folder = cache.root() / f"{name}-{_blake(text.encode()).hexdigest()}"
+    kept = folder / "answer.npy"
+    if kept.exists() and not _alike(np.load(kept, allow_pickle=False), answer.numpy()):
+        with disk_errors(folder):
+            shutil.rmtree(folder)
+    cache.begin(folder, about)
+    if not kept.exists():
+        file = io.BytesIO()
+        np.save(file, answer.numpy())
+        write_bytes(kept, file.getvalue())
+    return folder
+
+
+def _alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    most = float(np.abs(other).max(initial=1e-12))
+    return one.shape == other.shape and float(np.abs(one - other).max(initial=0.0)) <= SAME * most
+
+
+def _blake(data: bytes) -> Any:
+    return hashlib.blake2b(data, digest_size=KEY_BYTES)
+
+
+def _key(image: bytes, view: str) -> bytes:
+    """Of one view of an image's bytes."""
+    found: bytes = _blake(image + view.encode()).digest()
+    return found
 
 
 def none_readable(catalog: Catalog, bad: Sequence[BadImage]) -> FolderError:
@@ -109,15 +304,3 @@ def none_readable(catalog: Catalog, bad: Sequence[BadImage]) -> FolderError:
         expected="images that Pillow can decode",
         do="check the files",
     )
-
-
-def _room(shape: tuple[int, ...]) -> Tensor:
-    """Space for fp32 values: memory, or a file without a name where there is too much."""
-    count = math.prod(shape)
-    if count * 4 <= IN_MEMORY_BYTES:
-        return torch.empty(shape)
-    with disk_errors(Path(tempfile.gettempdir())), tempfile.NamedTemporaryFile() as file:
-        # Reserved at once: a sparse file on a full disk would end the process with a signal.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, count * 4)
-        return torch.from_file(file.name, shared=True, size=count, dtype=torch.float32).view(shape)

@@ -61,9 +61,10 @@ class BankFeed:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         view = (number - 1) % self.bank.views
-        order = torch.from_numpy(shuffled(len(self.bank.labels), self.seed, number))
-        for part in order.split(even_parts(len(order), self.batch)):
-            yield self.bank.values[part, view], self.bank.labels[part]
+        order = shuffled(len(self.bank.labels), self.seed, number)
+        ends = np.cumsum(even_parts(len(order), self.batch))
+        for part in np.split(order, ends[:-1]):
+            yield self.bank.at(part, view), self.bank.labels[torch.from_numpy(part)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,22 +27,25 @@ from tlkit.data.split import Splits
 from tlkit.data.transforms import augmentation
 from tlkit.model.assemble import Cut
 from tlkit.model.build import build, weight_sets
-from tlkit.model.device import Engine, engine
+from tlkit.model.device import Compute, compute_on
 from tlkit.options import FitOptions
-from tlkit.train.bank import Bank, fill, none_readable
+from tlkit.train.bank import Bank, none_readable
 from tlkit.train.events import Epoch, Event, Note, Tick
 from tlkit.train.feeds import readable
-from tlkit.train.judge import Verdict, bank_logits, image_logits, probabilities, standing
+from tlkit.train.judge import Verdict, bank_logits, probabilities, standing
 from tlkit.train.probe import solve, threads_for
 from tlkit.train.recipe import plan_of, settle
 from tlkit.train.run import (
     Course,
     Phase,
+    Tested,
     Trained,
     about_bad,
     bank_course,
+    bank_tested,
     class_weights_for,
     decisions,
+    extractor_for,
     keep_best,
     prepare,
     refuse_gone,
@@ -50,16 +53,6 @@ from tlkit.train.run import (
     views_kept,
 )
 from tlkit.weights import Weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tested:
-    """What a fold's head makes of the test part."""
-
-    labels: NDArray[np.int64]
-    """(T,) of the images that could be read."""
-    probabilities: NDArray[np.float64]
-    """(T, C)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +66,13 @@ class Fold:
     files: tuple[str, ...]
     """The images that judged it and could be read, as the catalog names them, in the order of
     `trained.val_probabilities`."""
-    test: Tested | None
     bad: tuple[BadImage, ...]
     """Unreadable images of all folds and of the test part."""
+
+    @property
+    def test(self) -> Tested | None:
+        """What its head makes of the test part."""
+        return self.trained.test
 
 
 def train_folds(
@@ -103,27 +100,20 @@ def _one_by_one(
     """A fit of its own for every fold."""
     # Everything is read once before hours are spent: the last fold must not end what is done.
     good, bad = yield from readable(whole, workers=options.workers)
-    test, test_bad = None, tuple[BadImage, ...]()
-    if folds[0].test is not None:
-        test, test_bad = yield from readable(folds[0].test, workers=options.workers)
+    test, test_bad = folds[0].test, tuple[BadImage, ...]()
+    if test is not None:
+        test, test_bad = yield from readable(test, workers=options.workers)
     yield from about_bad(options, bad + test_bad)
-    folds = [_only(splits, set(good.files), bad) for splits in folds]
+    folds = [replace(_only(splits, set(good.files), bad), test=test) for splits in folds]
     told: set[str] = set()
     for number, splits in enumerate(folds, start=1):
         events = train(options, backbone, splits)
         trained = yield from _told_once(events, told, f"fold {number} of {len(folds)}")
-        tested = None
-        if test is not None:
-            logits = image_logits(
-                trained.cut, trained.engine, test, batch=options.batch, workers=options.workers
-            )
-            tested = Tested(labels=test.labels, probabilities=probabilities(logits))
         yield Fold(
             number=number,
             of=len(folds),
             trained=replace(trained, bad=bad),
             files=splits.val.files,
-            test=tested,
             bad=bad + test_bad,
         )
         # Before the next network is built: two need not fit into memory.
@@ -196,25 +186,21 @@ class _Banks:
 
 
 def _fill(
-    phase: Phase, chosen: Engine, whole: Catalog, test: Catalog | None
+    phase: Phase, compute: Compute, whole: Catalog, test: Catalog | None
 ) -> Generator[Event, None, _Banks]:
     """Run the frozen part once over everything."""
     options, cut = phase.options, phase.cut
     plain = augmentation("none", cut.model.spec, options.seed)
-    views = yield from fill(
-        cut, chosen, whole, phase.augment,
-        views=views_kept(options, phase.augment), what="features", workers=options.workers,
-    )  # fmt: skip
+    kept_views = views_kept(options, phase.augment)
+    images = len(whole) * (kept_views + 1) + (0 if test is None else len(test))
+    runs = extractor_for(options, cut, compute, images)
+    views = yield from runs.fill(whole, phase.augment, views=kept_views, what="features")
     first = views
     if phase.augment.distinct is None:
-        first = yield from fill(
-            cut, chosen, whole, plain, views=1, what="features, plain", workers=options.workers
-        )
+        first = yield from runs.fill(whole, plain, views=1, what="features, plain")
     tested = None
     if test is not None:
-        tested = yield from fill(
-            cut, chosen, test, plain, views=1, what="features, test", workers=options.workers
-        )
+        tested = yield from runs.fill(test, plain, views=1, what="features, test")
     yield from about_bad(options, views.bad + (tested.bad if tested is not None else ()))
     gone = {one.path for one in views.bad}
     kept = [one for one, path in zip(whole.files, whole.paths, strict=True) if path not in gone]
@@ -232,7 +218,7 @@ class _Shared:
     """What all folds have in common."""
 
     phase: Phase
-    engine: Engine
+    compute: Compute
     weights: Weights
     folds: Sequence[Splits]
     banks: _Banks
@@ -254,17 +240,26 @@ class _Shared:
         refuse_gone(splits, train.labels)
         with self.threads(train):
             return bank_course(
-                self.phase.options, self.cut, self.engine, (train, val), classes=self.classes
+                self.phase.options,
+                self.cut,
+                self.compute,
+                (train, val),
+                test=None,
+                classes=self.classes,
             )
 
     def fold(self, number: int, history: Sequence[Epoch], best: Epoch) -> Fold:
         """The fold whose tensors the model holds."""
         splits, banks = self.folds[number - 1], self.banks
         val = banks.judge(splits.val)
+        test = None
+        if banks.test is not None:
+            with self.threads(banks.test):
+                test = bank_tested(self.cut, self.compute, banks.test)
         trained = Trained(
             options=self.phase.options,
             cut=self.cut,
-            engine=self.engine,
+            compute=self.compute,
             weights=self.weights,
             recipe=self.phase.recipe,
             history=tuple(history),
@@ -272,6 +267,7 @@ class _Shared:
             train_images=len(banks.read(splits.train)),
             val_labels=val.labels.numpy(),
             val_probabilities=self.probabilities(val),
+            test=test,
             bad=banks.bad,
         )
         return Fold(
@@ -279,44 +275,39 @@ class _Shared:
             of=len(self.folds),
             trained=trained,
             files=tuple(banks.read(splits.val)),
-            test=None
-            if banks.test is None
-            else Tested(
-                labels=banks.test.labels.numpy(), probabilities=self.probabilities(banks.test)
-            ),
-            bad=banks.bad + (() if banks.test is None else banks.test.bad),
+            bad=banks.bad + (() if test is None else test.bad),
         )
 
     def probabilities(self, bank: Bank) -> NDArray[np.float64]:
         """(N, C) of a bank's first views, by the model as it is now."""
         with self.threads(bank):
-            return probabilities(bank_logits(self.cut, self.engine, bank))
+            return probabilities(bank_logits(self.cut, self.compute, bank))
 
     def threads(self, bank: Bank) -> AbstractContextManager[None]:
         """One thread where nothing but a small head is run."""
         head_only = self.cut.head_only
-        return threads_for(bank.values.numel() * self.classes) if head_only else nullcontext()
+        return threads_for(bank.numbers * self.classes) if head_only else nullcontext()
 
 
 def _together(
     options: FitOptions, cut: Cut, weights: Weights, folds: Sequence[Splits], whole: Catalog
 ) -> Generator[Event | Fold, None, None]:
     """All folds on one bank."""
-    chosen = engine(options.device, options.precision, options.layout)
+    compute = compute_on(options.device, options.precision, options.layout)
     largest = max(folds, key=lambda one: len(one.train))
     phase = prepare(options, cut, largest, scratch=weights.state is None)
-    chosen.place(cut.model)
+    compute.place(cut.model)
     yield from decisions(phase)
-    banks = yield from _fill(phase, chosen, whole, folds[0].test)
+    banks = yield from _fill(phase, compute, whole, folds[0].test)
     shared = _Shared(
-        phase=phase, engine=chosen, weights=weights, folds=folds, banks=banks,
+        phase=phase, compute=compute, weights=weights, folds=folds, banks=banks,
         begin=tensors_of(cut),
     )  # fmt: skip
     if phase.recipe.optimizer == "lbfgs":
         yield from _solved(shared)
         return
     for number, splits in enumerate(folds, start=1):
-        history, best = yield from keep_best(phase, chosen, shared.course(splits), None)
+        history, best = yield from keep_best(phase, compute, shared.course(splits), None)
         yield shared.fold(number, history, best)
 
 
@@ -324,7 +315,7 @@ def _solved(shared: _Shared) -> Iterator[Event | Fold]:
     """Every fold for every penalty; then the penalty that is best on average, for all of them."""
     paths = []
     for number, splits in enumerate(shared.folds, start=1):
-        paths.append(_path(shared.phase, shared.engine, shared.course(splits)))
+        paths.append(_path(shared.phase, shared.compute, shared.course(splits)))
         yield from (record for record, _ in paths[-1])
         yield Tick(what="solving", done=number, total=len(shared.folds))
     histories = [[record for record, _ in path] for path in paths]
@@ -338,14 +329,14 @@ def _solved(shared: _Shared) -> Iterator[Event | Fold]:
         yield shared.fold(number, histories[number - 1], path[place][0])
 
 
-def _path(phase: Phase, chosen: Engine, course: Course) -> list[tuple[Epoch, dict[str, Tensor]]]:
+def _path(phase: Phase, compute: Compute, course: Course) -> list[tuple[Epoch, dict[str, Tensor]]]:
     """Every penalty's scores and tensors."""
     if course.banks is None:
         raise RuntimeError("unreachable: a head is solved on banks")
     records = solve(
-        phase.cut, chosen, course.banks[0], course.judge,
+        phase.cut, compute, course.banks[0], course.judge,
         path=phase.options.epochs,
-        class_weights=class_weights_for(phase.options, chosen, course.train_labels),
+        class_weights=class_weights_for(phase.options, compute, course.train_labels),
         smoothing=phase.options.label_smoothing,
     )  # fmt: skip
     # Asked for once: looking for them takes longer than a penalty.

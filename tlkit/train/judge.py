@@ -17,7 +17,7 @@ from tlkit.data.folder import Catalog
 from tlkit.data.images import refuse
 from tlkit.data.transforms import plain
 from tlkit.model.assemble import Cut
-from tlkit.model.device import Engine
+from tlkit.model.device import Compute
 from tlkit.train.bank import Bank
 
 
@@ -77,16 +77,22 @@ def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
     return (-(score.accuracy if monitor == "accuracy" else score.balanced_accuracy), loss)
 
 
-def bank_logits(cut: Cut, engine: Engine, bank: Bank, *, batch: int = 256) -> Tensor:
+def bank_logits(cut: Cut, compute: Compute, bank: Bank, *, batch: int = 256) -> Tensor:
     """(N, C) logits of the trained part on a bank's first views."""
     cut.training(False)
+    every = np.arange(len(bank.labels))
     with torch.inference_mode():
         return torch.cat(
-            [engine.run(cut.trained, one).cpu() for one in bank.values[:, 0].split(batch)]
+            [
+                compute.run(cut.trained, bank.at(part, 0)).cpu()
+                for part in np.split(every, range(batch, len(every), batch))
+            ]
         )
 
 
-def image_logits(cut: Cut, engine: Engine, catalog: Catalog, *, batch: int, workers: int) -> Tensor:
+def image_logits(
+    cut: Cut, compute: Compute, catalog: Catalog, *, batch: int, workers: int
+) -> Tensor:
     """(N, C) logits of the whole model on the plain views of a catalog's images."""
     spec = cut.model.spec
     cut.training(False)
@@ -100,5 +106,5 @@ def image_logits(cut: Cut, engine: Engine, catalog: Catalog, *, batch: int, work
     ):
         refuse(list(part.bad.values()), do="put them back: they were readable when the fit began")
         with torch.inference_mode():
-            logits.append(engine.run(cut.model, part.images[:, 0]).cpu())
+            logits.append(compute.run(cut.model, part.images[:, 0]).cpu())
     return torch.cat(logits)

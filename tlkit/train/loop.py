@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tlkit.errors import TlkitError
 from tlkit.model.assemble import Cut
-from tlkit.model.device import Engine, drawn
+from tlkit.model.device import Compute, drawn
 from tlkit.options import FitOptions
 from tlkit.train.events import Epoch, Note, Tick
 from tlkit.train.feeds import Feed
@@ -123,7 +123,7 @@ class Average:
 
 
 def loss_for(
-    engine: Engine,
+    compute: Compute,
     module: nn.Module,
     options: FitOptions,
     *,
@@ -134,10 +134,10 @@ def loss_for(
     mix = mix_for(options, classes)
 
     def mean(inputs: Tensor, labels: Tensor) -> Tensor:
-        inputs, targets = inputs.to(engine.device, non_blocking=True), labels.to(engine.device)
+        inputs, targets = inputs.to(compute.device, non_blocking=True), labels.to(compute.device)
         if mix is not None:
             inputs, targets = mix(inputs, targets)
-        return loss_of(engine.run(module, inputs), targets, class_weights, options.label_smoothing)
+        return loss_of(compute.run(module, inputs), targets, class_weights, options.label_smoothing)
 
     def mass(labels: Tensor) -> float:
         # torch divides by the classes' weights, except where the targets are shares.

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tlkit.errors import TlkitError
 from tlkit.model.assemble import Cut
-from tlkit.model.device import Engine
+from tlkit.model.device import Compute
 from tlkit.train.bank import Bank
 from tlkit.train.events import Epoch
 from tlkit.train.judge import Judge
@@ -49,7 +49,7 @@ def penalties(count: int) -> list[float]:
 
 def solve(
     cut: Cut,
-    engine: Engine,
+    compute: Compute,
     train: Bank,
     judge: Judge,
     *,
@@ -60,8 +60,8 @@ def solve(
     """Solve the head for `path` penalties; after each record the head holds that solution."""
     scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
     with torch.no_grad():
-        inputs = scale(train.values.flatten(0, 1).to(engine.device))
-        labels = train.labels.repeat_interleave(train.views).to(engine.device)
+        inputs = scale(train.every().to(compute.device))
+        labels = train.labels.repeat_interleave(train.views).to(compute.device)
         targets = _targets(labels, layer.out_features, class_weights, smoothing)
         layer.weight.zero_()
         layer.bias.zero_()
@@ -87,7 +87,7 @@ def solve(
 
 def resolve(
     cut: Cut,
-    engine: Engine,
+    compute: Compute,
     banks: Sequence[Bank],
     *,
     penalty: float,
@@ -98,14 +98,14 @@ def resolve(
     scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
     inputs, labels, weights = [], [], []
     for bank in banks:
-        inputs.append(bank.values.flatten(0, 1))
+        inputs.append(bank.every())
         labels.append(bank.labels.repeat_interleave(bank.views))
         weights.append(torch.full((len(labels[-1]),), 1 / bank.views))
     with torch.no_grad():
-        every = torch.cat(labels).to(engine.device)
-        each = torch.cat(weights).to(engine.device)
+        every = torch.cat(labels).to(compute.device)
+        each = torch.cat(weights).to(compute.device)
         targets = _targets(every, layer.out_features, class_weights, smoothing, each)
-        span = _span(scale(torch.cat(inputs).to(engine.device)))
+        span = _span(scale(torch.cat(inputs).to(compute.device)))
         with threads_for(span.inputs.numel() * layer.out_features):
             _minimise(layer, span, targets, penalty)
 

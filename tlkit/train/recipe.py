@@ -227,6 +227,11 @@ def refuse_lone_images(options: FitOptions, cut: Cut, recipe: Recipe) -> None:
 
 def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[str], bool, str]]:
     yield ["views"], not cut.has_bank, "a frozen part to keep views of; here every epoch draws anew"
+    yield (
+        ["engine", "bank"],
+        not cut.has_bank and options.strategy != "probe+finetune",
+        "a frozen part to run once and keep (--freeze features)",
+    )
     yield ["jitter"], recipe.augment != "vgg", "--augment vgg, whose sizes these are"
     yield (
         ["mixup", "cutmix"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.backbone import Backbone
+from tlkit.data.folder import Catalog
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.split import Splits
 from tlkit.data.transforms import Augmentation, augmentation
@@ -24,10 +26,10 @@ from tlkit.errors import FolderError, OptionError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.assemble import cut as recut
 from tlkit.model.build import build, weight_sets
-from tlkit.model.device import Engine, engine
+from tlkit.model.device import Compute, compute_on
 from tlkit.model.heads import Scale
 from tlkit.options import FitOptions
-from tlkit.train.bank import Bank, fill
+from tlkit.train.bank import Bank, Extractor, extractor
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.feeds import BankFeed, Feed, ImageFeed, readable
 from tlkit.train.judge import (
@@ -57,13 +59,25 @@ from tlkit.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What a head makes of the test part."""
+
+    labels: NDArray[np.int64]
+    """(T,) of the images that could be read."""
+    probabilities: NDArray[np.float64]
+    """(T, C)"""
+    bad: tuple[BadImage, ...]
+    """Unreadable images."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A trained model with what is known of its training."""
 
     options: FitOptions
     """With what shapes the network decided (`recipe.settle`)."""
     cut: Cut
-    engine: Engine
+    compute: Compute
     weights: Weights
     recipe: Recipe
     history: tuple[Epoch, ...]
@@ -73,7 +87,10 @@ class Trained:
     val_labels: NDArray[np.int64]
     val_probabilities: NDArray[np.float64]
     """(N, C), the best epoch's on the validation images that could be read, before any refit."""
+    test: Tested | None
+    """Of the head that is kept; None where the folder has no test part."""
     bad: tuple[BadImage, ...]
+    """Unreadable images that were left out of training and validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +103,8 @@ class Course:
     classes: int
     val_logits: Callable[[], Tensor]
     """(N, C) of the model as it is now."""
+    test: Callable[[], Tested] | None
+    """Of the model as it is now."""
     bad: tuple[BadImage, ...]
     banks: tuple[Bank, Bank] | None
     """Training and validation, where there are banks."""
@@ -103,15 +122,15 @@ def train(
     Raises every `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
     begun = yield from _begin(options, backbone, splits)
-    options, last, chosen_engine = begun.last.options, begun.last, begun.engine
-    course, history, best = yield from _go(last, chosen_engine, splits, begun.start)
+    options, last, compute = begun.last.options, begun.last, begun.compute
+    course, history, best = yield from _go(last, compute, splits, begun.start)
     val_probabilities = probabilities(course.val_logits())
     if last.recipe.refit:
-        yield from _refit(options, last.cut, chosen_engine, course, best)
+        yield from _refit(options, last.cut, compute, course, best)
     return Trained(
         options=options,
         cut=last.cut,
-        engine=chosen_engine,
+        compute=compute,
         weights=begun.weights,
         recipe=last.recipe,
         history=tuple(history),
@@ -119,6 +138,7 @@ def train(
         train_images=len(course.train_labels),
         val_labels=course.val_labels.numpy(),
         val_probabilities=val_probabilities,
+        test=None if course.test is None else course.test(),
         bad=course.bad,
     )
 
@@ -137,7 +157,7 @@ class Phase:
 class _Begun:
     """A fit up to its last training."""
 
-    engine: Engine
+    compute: Compute
     weights: Weights
     last: Phase
     start: Epoch | None
@@ -149,20 +169,20 @@ def _begin(
 ) -> Generator[Event, None, _Begun]:
     """Build the model, and train the probe where the strategy has one before the rest."""
     options = settle(options, weight_sets(backbone))
-    chosen_engine = engine(options.device, options.precision, options.layout)
+    compute = compute_on(options.device, options.precision, options.layout)
     built = build(backbone, plan_of(options), len(splits.train.classes))
     last = prepare(options, built.cut, splits, scratch=built.weights.state is None)
-    chosen_engine.place(built.cut.model)
+    compute.place(built.cut.model)
     start: Epoch | None = None
     if options.strategy == "probe+finetune":
         head_cut = recut(built.cut.model, "backbone")
         first = prepare(for_the_probe(options), head_cut, splits, scratch=False)
-        _, _, reached = yield from _go(first, chosen_engine, splits, None)
+        _, _, reached = yield from _go(first, compute, splits, None)
         yield Note(text="the head is in place; now everything that is not frozen is trained")
         start = replace(reached, number=0, rate=0.0)
         # The probe froze what is trained from here on.
         last = replace(last, cut=recut(built.cut.model, options.freeze))
-    return _Begun(engine=chosen_engine, weights=built.weights, last=last, start=start)
+    return _Begun(compute=compute, weights=built.weights, last=last, start=start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,8 +219,8 @@ def ready(options: FitOptions, backbone: Backbone, splits: Splits) -> Generator[
             "a backbone that is trained too, to whose rate this stands; here --min-lr and "
             "--max-lr are the head's rates",
         )
-    course = yield from _read(last, begun.engine, splits)
-    optimizer, loss = _steps(last, begun.engine, course)
+    course = yield from _read(last, begun.compute, splits)
+    optimizer, loss = _steps(last, begun.compute, course)
     return Ready(
         options=last.options,
         cut=last.cut,
@@ -231,22 +251,22 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
 
 
 def _go(
-    phase: Phase, chosen: Engine, splits: Splits, start: Epoch | None
+    phase: Phase, compute: Compute, splits: Splits, start: Epoch | None
 ) -> Generator[Event, None, tuple[Course, list[Epoch], Epoch]]:
     """Train, and leave the model with the tensors of the epoch that was best.
 
     `start` is what the model has reached already: no epoch that is worse is kept.
     """
-    course = yield from _read(phase, chosen, splits)
-    history, best = yield from keep_best(phase, chosen, course, start)
+    course = yield from _read(phase, compute, splits)
+    history, best = yield from keep_best(phase, compute, course, start)
     return course, history, best
 
 
-def _read(phase: Phase, chosen: Engine, splits: Splits) -> Generator[Event, None, Course]:
+def _read(phase: Phase, compute: Compute, splits: Splits) -> Generator[Event, None, Course]:
     """Say what was decided, and read the images or run the frozen part over them."""
     yield from decisions(phase)
     feed_from = _from_bank if phase.cut.has_bank else _from_images
-    course = yield from feed_from(phase.options, phase.cut, chosen, splits, phase.augment)
+    course = yield from feed_from(phase.options, phase.cut, compute, splits, phase.augment)
     refuse_gone(splits, course.train_labels)
     return course
 
@@ -268,20 +288,35 @@ def _stored_bytes(cut: Cut) -> int:
 
 
 def _from_bank(
-    options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
+    options: FitOptions, cut: Cut, compute: Compute, splits: Splits, augment: Augmentation
 ) -> Generator[Event, None, Course]:
     """Run the frozen part once over everything."""
-    train = yield from fill(
-        cut, chosen, splits.train, augment,
-        views=views_kept(options, augment), what="features, train", workers=options.workers,
-    )  # fmt: skip
-    val = yield from fill(
-        cut, chosen, splits.val, augmentation("none", cut.model.spec, options.seed),
-        views=1, what="features, val", workers=options.workers,
-    )  # fmt: skip
-    bad = train.bad + val.bad
-    yield from about_bad(options, bad)
-    return bank_course(options, cut, chosen, (train, val), classes=len(splits.train.classes))
+    views = views_kept(options, augment)
+    plain = augmentation("none", cut.model.spec, options.seed)
+    held_out = [one for one in (splits.val, splits.test) if one is not None]
+    runs = extractor_for(options, cut, compute, len(splits.train) * views + sum(map(len, held_out)))
+    train = yield from runs.fill(splits.train, augment, views=views, what="features, train")
+    val = yield from runs.fill(splits.val, plain, views=1, what="features, val")
+    test = None
+    if splits.test is not None:
+        test = yield from runs.fill(splits.test, plain, views=1, what="features, test")
+    yield from about_bad(options, train.bad + val.bad + (() if test is None else test.bad))
+    return bank_course(
+        options, cut, compute, (train, val), test=test, classes=len(splits.train.classes)
+    )
+
+
+def extractor_for(options: FitOptions, cut: Cut, compute: Compute, images: int) -> Extractor:
+    """What runs the frozen part over so many views, as the options have it."""
+    return extractor(
+        cut,
+        compute,
+        backbone=options.backbone,
+        engine=options.engine,
+        images=images,
+        keep=options.bank == "disk",
+        workers=options.workers,
+    )
 
 
 def views_kept(options: FitOptions, augment: Augmentation) -> int:
@@ -290,7 +325,13 @@ def views_kept(options: FitOptions, augment: Augmentation) -> int:
 
 
 def bank_course(
-    options: FitOptions, cut: Cut, chosen: Engine, banks: tuple[Bank, Bank], *, classes: int
+    options: FitOptions,
+    cut: Cut,
+    compute: Compute,
+    banks: tuple[Bank, Bank],
+    *,
+    test: Bank | None,
+    classes: int,
 ) -> Course:
     """A course on banks of training and validation images.
 
@@ -300,31 +341,53 @@ def bank_course(
     if cut.head_only:
         scale = cut.model.head.get_submodule("scale")
         if isinstance(scale, Scale):
-            scale.fit_to(train.values.flatten(0, 1))
+            scale.fit_to(train.every())
     return Course(
         feed=BankFeed(module=cut.trained, bank=train, batch=options.batch, seed=options.seed),
         train_labels=train.labels,
         val_labels=val.labels,
         classes=classes,
-        val_logits=lambda: bank_logits(cut, chosen, val),
+        val_logits=lambda: bank_logits(cut, compute, val),
+        test=None if test is None else lambda: bank_tested(cut, compute, test),
         bad=train.bad + val.bad,
         banks=banks,
     )
 
 
+def bank_tested(cut: Cut, compute: Compute, test: Bank) -> Tested:
+    """What the model, as it is now, makes of a bank's first views."""
+    return Tested(
+        labels=test.labels.numpy(),
+        probabilities=probabilities(bank_logits(cut, compute, test)),
+        bad=test.bad,
+    )
+
+
 def _from_images(
-    options: FitOptions, cut: Cut, chosen: Engine, splits: Splits, augment: Augmentation
+    options: FitOptions, cut: Cut, compute: Compute, splits: Splits, augment: Augmentation
 ) -> Generator[Event, None, Course]:
     """Check that everything can be read, then read it in every epoch."""
-    train, val = splits.train, splits.val
+    train, val, test = splits.train, splits.val, splits.test
     bad: tuple[BadImage, ...] = ()
+    test_bad: tuple[BadImage, ...] = ()
     if not splits.checked:
         train, bad = yield from readable(train, workers=options.workers)
         val, more = yield from readable(val, workers=options.workers)
         bad += more
-        yield from about_bad(options, bad)
+        if test is not None:
+            test, test_bad = yield from readable(test, workers=options.workers)
+        yield from about_bad(options, bad + test_bad)
     # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
     at_least_px = 2 * cut.model.spec.crop_px
+
+    def logits_of(catalog: Catalog) -> Tensor:
+        return image_logits(cut, compute, catalog, batch=options.batch, workers=options.workers)
+
+    def tested(catalog: Catalog) -> Tested:
+        return Tested(
+            labels=catalog.labels, probabilities=probabilities(logits_of(catalog)), bad=test_bad
+        )
+
     return Course(
         feed=ImageFeed(
             module=cut.model,
@@ -338,9 +401,8 @@ def _from_images(
         train_labels=torch.from_numpy(train.labels),
         val_labels=torch.from_numpy(val.labels),
         classes=len(splits.train.classes),
-        val_logits=lambda: image_logits(
-            cut, chosen, val, batch=options.batch, workers=options.workers
-        ),
+        val_logits=lambda: logits_of(val),
+        test=None if test is None else partial(tested, test),
         bad=bad,
         banks=None,
     )
@@ -369,19 +431,19 @@ def refuse_gone(splits: Splits, labels: Tensor) -> None:
 
 
 def keep_best(
-    phase: Phase, chosen: Engine, course: Course, start: Epoch | None
+    phase: Phase, compute: Compute, course: Course, start: Epoch | None
 ) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
     """Train, and put the tensors of the best epoch back into the model."""
     options, cut, name = phase.options, phase.cut, phase.recipe.optimizer
     records: Iterator[Event]
     if name == "lbfgs" and course.banks is not None:
-        weights = class_weights_for(options, chosen, course.train_labels)
+        weights = class_weights_for(options, compute, course.train_labels)
         records = solve(
-            cut, chosen, course.banks[0], course.judge,
+            cut, compute, course.banks[0], course.judge,
             path=options.epochs, class_weights=weights, smoothing=options.label_smoothing,
         )  # fmt: skip
     else:
-        optimizer, loss = _steps(phase, chosen, course)
+        optimizer, loss = _steps(phase, compute, course)
         records = epochs(cut, course.feed, course.judge, options, optimizer=optimizer, loss=loss)
     history: list[Epoch] = []
     best: Epoch | None = None
@@ -402,13 +464,13 @@ def keep_best(
     return history, best
 
 
-def _steps(phase: Phase, chosen: Engine, course: Course) -> tuple[torch.optim.Optimizer, Loss]:
+def _steps(phase: Phase, compute: Compute, course: Course) -> tuple[torch.optim.Optimizer, Loss]:
     """What a gradient step needs besides its batches."""
     loss = loss_for(
-        chosen,
+        compute,
         course.feed.module,
         phase.options,
-        class_weights=class_weights_for(phase.options, chosen, course.train_labels),
+        class_weights=class_weights_for(phase.options, compute, course.train_labels),
         classes=course.classes,
     )
     return optimizer_for(phase.cut, phase.options, phase.recipe.optimizer), loss
@@ -424,16 +486,16 @@ def _rank(epoch: Epoch, options: FitOptions) -> tuple[float, ...]:
 
 
 def _refit(
-    options: FitOptions, cut: Cut, chosen: Engine, course: Course, best: Epoch
+    options: FitOptions, cut: Cut, compute: Compute, course: Course, best: Epoch
 ) -> Iterator[Note]:
     """Let the head learn from the validation images too, now that they have chosen."""
     if course.banks is None:
         return
     labels = torch.cat([bank.labels for bank in course.banks])
     resolve(
-        cut, chosen, course.banks,
+        cut, compute, course.banks,
         penalty=best.rate,
-        class_weights=class_weights_for(options, chosen, labels),
+        class_weights=class_weights_for(options, compute, labels),
         smoothing=options.label_smoothing,
     )  # fmt: skip
     yield Note(
@@ -442,8 +504,8 @@ def _refit(
     )
 
 
-def class_weights_for(options: FitOptions, chosen: Engine, labels: Tensor) -> Tensor | None:
+def class_weights_for(options: FitOptions, compute: Compute, labels: Tensor) -> Tensor | None:
     """(C,) for --balance classes; None where every image counts alike."""
     if options.balance == "none":
         return None
-    return balanced_weights(np.bincount(labels.numpy())).to(chosen.device)
+    return balanced_weights(np.bincount(labels.numpy())).to(compute.device)

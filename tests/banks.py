@@ -1,0 +1,19 @@
+"""Banks for tests, made of numbers."""
+
+import numpy as np
+from torch import Tensor
+
+from tlkit.train.bank import Bank
+
+
+def bank_of(values: Tensor, labels: Tensor) -> Bank:
+    """(N, V, ...) and (N,) in memory."""
+    count, views = values.shape[:2]
+    flat = values.flatten(0, 1)
+    return Bank(
+        rows=lambda places: flat[places],
+        places=np.arange(count * views).reshape(count, views),
+        shape=tuple(values.shape[2:]),
+        labels=labels,
+        bad=(),
+    )

@@ -1,0 +1,174 @@
+"""Engines: they give what eager gives, and are chosen by how much there is to do."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import tlkit.model.engine as module
+from tlkit.backbone import InputSpec
+from tlkit.errors import OptionError, UnknownName
+from tlkit.model.assemble import Normalise
+from tlkit.model.build import Plan, build
+from tlkit.model.device import compute_on
+from tlkit.model.engine import ENGINES, Work, choose, start, work_of
+from tlkit.options import ENGINES_HELP
+from tlkit.testing import TINY
+from tlkit.weights import digest
+
+CPU = compute_on("cpu", "fp32")
+MUCH = Work(images=1_000_000, multiply_adds=10**9)
+LITTLE = Work(images=100, multiply_adds=10**6)
+SPEC = InputSpec(crop_px=32, resize_px=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+PLAN = Plan(
+    weights="default", attach="replace", head="linear", hidden=1, dropout=0.0, pool="keep",
+    freeze="features", seed=0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def frozen():
+    part = build(TINY, PLAN, 3).cut.frozen
+    CPU.place(part)
+    return part
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
+
+
+def usable():
+    return [name for name, row in ENGINES.items() if not row.lacks(CPU)]
+
+
+@pytest.mark.parametrize("name", ["eager", "openvino"])
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_every_engine_gives_eagers_answer_for_any_number_of_images(name, count, frozen, images):
+    if name not in usable():
+        pytest.skip(ENGINES[name].lacks(CPU))
+    runner = start(choose(name, CPU, MUCH), frozen, CPU, images[:2], MUCH)
+    with torch.no_grad():
+        expected = frozen(images[:count])
+    found = runner(images[:count])
+    assert (runner.name, found.dtype) == (name, torch.float32)
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_torch_compiles_what_eager_runs(images):
+    """On a network of one layer: compiling takes long."""
+    if "inductor" not in usable():
+        pytest.skip(ENGINES["inductor"].lacks(CPU))
+    network = nn.Sequential(nn.Flatten()).eval()
+    runner = start(choose("inductor", CPU, MUCH), network, CPU, images[:2], MUCH)
+    assert torch.equal(runner(images), images.flatten(1).float())
+
+
+def test_auto_compiles_for_many_images_only():
+    little, much = choose("auto", CPU, LITTLE), choose("auto", CPU, MUCH)
+    assert (little.name, little.asked) == ("eager", False)
+    assert "100 views of 1 million" in little.reason
+    if len(usable()) > 1:
+        assert much.name != "eager"
+        assert "worth" in much.reason
+
+
+def with_row(monkeypatch, name, **changes):
+    monkeypatch.setattr(module, "ENGINES", {**ENGINES, name: replace(ENGINES[name], **changes)})
+
+
+def test_an_engine_that_lacks_something_is_not_taken_and_refused_by_name(monkeypatch):
+    rows = {name: replace(row, lacks=lambda compute: "a licence") for name, row in ENGINES.items()}
+    monkeypatch.setattr(module, "ENGINES", {**rows, "eager": ENGINES["eager"]})
+    assert choose("auto", CPU, MUCH).name == "eager"
+    with pytest.raises(OptionError, match="a licence"):
+        choose("openvino", CPU, MUCH)
+
+
+def fails(*args):
+    raise RuntimeError("no such operation\nand a long trace")
+
+
+def lies(part, compute, example, work):
+    return lambda images: compute.run(part, images) * 1.5
+
+
+def misshapes(part, compute, example, work):
+    return lambda images: compute.run(part, images)[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(fails, "no such operation"), (lies, "off by 0.5"), (misshapes, "an output")],
+)
+def test_an_engine_that_fails_or_lies_is_refused_or_replaced(
+    make, said, monkeypatch, frozen, images
+):
+    with_row(monkeypatch, "openvino", make=make, lacks=lambda compute: "")
+    with pytest.raises(OptionError, match=said):
+        start(choose("openvino", CPU, MUCH), frozen, CPU, images[:2], MUCH)
+    by_auto = replace(choose("openvino", CPU, MUCH), asked=False)
+    runner = start(by_auto, frozen, CPU, images[:2], MUCH)
+    assert runner.name == "eager"
+    assert said in runner.fallback
+    assert torch.allclose(runner(images), CPU.run(frozen, images), atol=1e-5)
+
+
+def test_folding_changes_rounding_alone_and_leaves_the_network(images):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        Normalise(SPEC), nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    ).eval()
+    with torch.no_grad():
+        network[2].running_mean.uniform_(-1, 1)
+        network[2].running_var.uniform_(0.5, 2)
+    before = digest(network.state_dict().items())
+    folded = module._folded(network, CPU, images[:2])
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in folded.modules())
+    assert torch.allclose(folded(images), network(images), atol=1e-5)
+    assert digest(network.state_dict().items()) == before
+
+
+def test_a_network_that_cannot_be_traced_is_run_as_it_is(images):
+    class Branches(nn.Module):
+        def forward(self, images):
+            return images.float() if images.float().mean() > 1000 else images.float() * 2
+
+    network = Branches().eval()
+    assert module._folded(network, CPU, images) is network
+
+
+def test_work_is_what_torch_counts_of_convolutions_and_linear_layers():
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, 3, padding=1, groups=2), nn.Flatten(), nn.Linear(8 * 16, 5)
+    )
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 4, 4, 4))
+    work, answer = work_of(network, CPU, torch.zeros(1, 4, 4, 4), 3)
+    assert work == Work(images=3, multiply_adds=counter.get_total_flops() // 2)
+    assert answer.shape == (1, 5)
+
+
+def test_openvino_is_imported_without_the_package_that_calls_home():
+    pytest.importorskip("openvino")
+    code = """
+import sys
+from tlkit.model.engine import _without_telemetry
+with _without_telemetry():
+    import openvino
+sys.exit(bool({"openvino_telemetry", "openvino_telemetry.main"} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unknown_engine_is_an_error_that_names_the_known_ones():
+    with pytest.raises(UnknownName, match="openvino"):
+        choose("openvine", CPU, MUCH)
+
+
+def test_help_names_every_engine():
+    assert f"auto, {' or '.join(', '.join(ENGINES).rsplit(', ', 1))}" == ENGINES_HELP

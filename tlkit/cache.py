@@ -1,0 +1,112 @@
+"""Cache: where tlkit keeps what it can compute again, what is there, and how it stays small.
+
+One folder for each kind of rows, with `about.json`, which says what they were made of. Its time of
+change is when it was last used. Nothing in it is needed: it may be deleted at any time.
+TLKIT_CACHE names another place, TLKIT_CACHE_GB another limit.
+Next door: train/store.py, which writes and reads the rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from tlkit.errors import OptionError, unknown
+from tlkit.files import disk_errors, write_text
+
+ABOUT = "about.json"
+LIMIT_GB = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A folder of the cache."""
+
+    name: str
+    path: Path
+    about: Mapping[str, str]
+    """What its rows were made of."""
+    size: int
+    """Bytes."""
+    used: float
+    """When it was last used: seconds since the epoch."""
+
+
+def root() -> Path:
+    """The folder of the cache, which need not be there."""
+    named = os.environ.get("TLKIT_CACHE", "")
+    return Path(named).expanduser() if named else user_cache_path("tlkit")
+
+
+def limit() -> int:
+    """How large the cache may become, in bytes. Raises `OptionError` for a word in its place."""
+    text = os.environ.get("TLKIT_CACHE_GB", "") or str(LIMIT_GB)
+    with contextlib.suppress(ValueError):
+        if float(text) >= 0:
+            return int(float(text) * 1e9)
+    raise OptionError(
+        "the limit of the cache cannot be used",
+        found=f"TLKIT_CACHE_GB={text}",
+        expected="a number of gigabytes, 0 or more",
+        do="correct or unset it",
+    )
+
+
+def begin(path: Path, about: Mapping[str, str]) -> None:
+    """Make an entry, or note that it is used. Raises `DiskError`."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    write_text(path / ABOUT, json.dumps(about, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def entries() -> list[Entry]:
+    """What is there, last used first."""
+    found = [_entry(one.parent) for one in root().glob(f"*/{ABOUT}")]
+    return sorted((one for one in found if one is not None), key=lambda one: -one.used)
+
+
+def _entry(path: Path) -> Entry | None:
+    # Another process may be deleting it just now.
+    with contextlib.suppress(OSError, ValueError):
+        about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        return Entry(
+            name=path.name,
+            path=path,
+            about={str(key): str(value) for key, value in about.items()},
+            size=sum(one.stat().st_size for one in path.iterdir()),
+            used=(path / ABOUT).stat().st_mtime,
+        )
+    return None
+
+
+def clear(names: Sequence[str] = ()) -> list[Entry]:
+    """Delete these entries, or all; what was deleted. Raises `UnknownName` before any is."""
+    there = {one.name: one for one in entries()}
+    for name in names:
+        if name not in there:
+            raise unknown(list(there), name, "cache entry")
+    gone = [one for one in there.values() if not names or one.name in names]
+    for one in gone:
+        with disk_errors(one.path):
+            shutil.rmtree(one.path)
+    return gone
+
+
+def prune(keep: Collection[str]) -> list[Entry]:
+    """Delete what was used longest ago until the limit holds, but for the entries to keep."""
+    there, most = entries(), limit()
+    total = sum(one.size for one in there)
+    gone = []
+    for one in reversed(there):
+        if total > most and one.name not in keep:
+            shutil.rmtree(one.path, ignore_errors=True)
+            total -= one.size
+            gone.append(one)
+    return gone

@@ -1,0 +1,63 @@
+"""`tlkit cache`: what is kept from fit to fit, and how to be rid of it."""
+
+from __future__ import annotations
+
+import click
+
+from tlkit.errors import OptionError
+
+
+@click.command("cache")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--clear", is_flag=True, help="Delete these entries; without a NAME, all of them.")
+def command(names: tuple[str, ...], clear: bool) -> None:
+    """List what frozen parts have made of images, or show what one entry was made of.
+
+    The next fit finds it and does not compute it again. Any of it may be deleted at any time; what
+    was used longest ago goes by itself when all together exceed TLKIT_CACHE_GB (10) gigabytes.
+    TLKIT_CACHE names the folder.
+
+    \b
+    tlkit cache
+    tlkit cache --clear
+    """
+    from datetime import datetime
+
+    from rich.filesize import decimal
+
+    from tlkit import cache
+    from tlkit.cli import show
+    from tlkit.errors import unknown
+
+    if clear:
+        gone = cache.clear(names)
+        size = sum(one.size for one in gone)
+        click.echo(f"deleted {len(gone)} entries, {decimal(size)}")
+        return
+    there = {one.name: one for one in cache.entries()}
+    for name in names:
+        if name not in there:
+            raise unknown(list(there), name, "cache entry")
+    if len(names) > 1:
+        raise OptionError(
+            "one entry can be shown at a time",
+            found=f"{len(names)} names",
+            expected="one, or several with --clear",
+            do="name one",
+        )
+    if names:
+        show.table(["made of", ""], [[key, text] for key, text in there[names[0]].about.items()])
+        return
+    total = sum(one.size for one in there.values())
+    rows = [
+        [
+            one.name,
+            one.about.get("computed up to", ""),
+            decimal(one.size),
+            f"{datetime.fromtimestamp(one.used):%Y-%m-%d %H:%M}",
+        ]
+        for one in there.values()
+    ]
+    if rows:
+        show.table(["entry", "computed up to", "size", "last used"], rows, right=[2])
+    click.echo(f"{decimal(total)} of {decimal(cache.limit())} in {cache.root()}")

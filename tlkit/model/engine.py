@@ -1,0 +1,329 @@
+"""Engine: what runs a network that no longer changes over many images, as fast as the machine can.
+
+In: a module in eval mode whose first part is the normalisation, so that uint8 goes in; where to
+compute; how much work there is. Out: a `Runner`, which gives fp32 on the CPU.
+An engine is a row in `ENGINES`. Compiling takes seconds, so `auto` weighs it against the work; the
+numbers that it weighs by are constants, for the same folder must always get the same engine.
+Next door: device.py (device and precision), which also runs what is still being trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlkit.errors import OptionError, pick
+from tlkit.model.device import Compute
+
+Call = Callable[[Tensor], Tensor]
+"""(B, channels, px, px) uint8 -> (B, ...) fp32 on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is to be done, for all images together."""
+
+    images: int
+    """Views, if an image has several."""
+    multiply_adds: int
+    """Of one image."""
+
+    @property
+    def total(self) -> float:
+        return float(self.images) * self.multiply_adds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A row of the table."""
+
+    about: str
+    lacks: Callable[[Compute], str]
+    """What is missing to use it here; empty where nothing is."""
+    make: Callable[[nn.Module, Compute, Tensor, Work], Call]
+    """(module, compute, example images, work) -> what runs the module."""
+    start_s: float
+    """Seconds that making it takes."""
+    speed: Mapping[str, float]
+    """Times the speed of eager, by precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """An engine that was asked for or decided on, not started yet."""
+
+    name: str
+    asked: bool
+    """Whether the user named it: then nothing else will do."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """A module, started on an engine."""
+
+    name: str
+    call: Call
+    fallback: str = ""
+    """Why it is not the engine that was decided on; empty where it is."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.call(images)
+
+
+# Multiply-adds a second and core that eager reaches, of fp32 and bf16: the orders of magnitude
+# measured for EfficientNet-Lite0 and ResNet-50 on processors without and with matrix units.
+PACE = {"fp32": 2e10, "bf16": 8e10}
+ON_GPU = 500.0
+"""Cores of a processor that a GPU is worth here."""
+
+WORTH_FOLDING = 5e9
+"""Multiply-adds below which folding BatchNorms takes longer than it saves."""
+
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+"""Largest difference from eager, as a share of the largest output, by precision."""
+
+
+def work_of(
+    module: nn.Module, compute: Compute, example: Tensor, images: int
+) -> tuple[Work, Tensor]:
+    """The work for so many images like the example (1, ...), and eager's answer to that.
+
+    Counted are convolutions and linear layers, where nearly all of it is; `tlkit summary` counts
+    all, by a counter that takes longer to import than these images may take.
+    """
+    counted = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal counted
+        counted += output.numel() * layer.get_parameter("weight")[0].numel()
+
+    layers = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        with torch.inference_mode():
+            answer = compute.run(module, example).cpu()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Work(images=images, multiply_adds=counted), answer
+
+
+def choose(asked: str, compute: Compute, work: Work) -> Choice:
+    """The engine that `--engine` means. Raises `UnknownName`, and `OptionError` for one that lacks
+    something here.
+    """
+    if asked != "auto":
+        row = pick(ENGINES, asked, "engine", also=", or auto")
+        if lacking := row.lacks(compute):
+            raise OptionError(
+                f"the engine {asked} cannot be used here",
+                found=lacking,
+                expected="what it needs",
+                do="install it, or use --engine auto",
+            )
+        return Choice(name=asked, asked=True, reason=f"engine: {asked}, {compute.words}")
+    there = {name: row for name, row in ENGINES.items() if not row.lacks(compute)}
+    seconds = {name: _seconds(row, compute, work) for name, row in there.items()}
+    best = min(seconds, key=lambda name: seconds[name])
+    size = f"{work.images} views of {work.multiply_adds / 1e6:.0f} million multiply-adds"
+    if best == "eager":
+        why = f"{size} are not worth compiling" if len(there) > 1 else "the only one here"
+    else:
+        why = f"{size} are worth {ENGINES[best].start_s:.0f} s of compiling"
+    return Choice(name=best, asked=False, reason=f"engine: {best}, {compute.words}: {why}")
+
+
+def _seconds(row: Engine, compute: Compute, work: Work) -> float:
+    cores = (os.cpu_count() or 1) if compute.device.type == "cpu" else ON_GPU
+    return row.start_s + work.total / (
+        PACE[compute.precision] * cores * row.speed[compute.precision]
+    )
+
+
+def start(
+    choice: Choice, module: nn.Module, compute: Compute, example: Tensor, work: Work
+) -> Runner:
+    """Start an engine and hold its answer against eager's.
+
+    Where it fails or answers otherwise: `OptionError` if it was asked for, else eager. The module
+    must be in eval mode and placed.
+    """
+    if choice.name == "eager":
+        return Runner(name="eager", call=ENGINES["eager"].make(module, compute, example, work))
+    try:
+        call = ENGINES[choice.name].make(module, compute, example, work)
+        fault = _fault(call, module, compute, example)
+    except Exception as error:  # compilers raise whatever a stranger's network leads them to
+        first = (str(error).splitlines() or [""])[0]
+        fault = f"{type(error).__name__}: {first[:200]}"
+    if not fault:
+        return Runner(name=choice.name, call=call)
+    if choice.asked:
+        raise OptionError(
+            f"the engine {choice.name} cannot run this network",
+            found=fault,
+            expected=f"what eager gives, within {TOLERANCE[compute.precision]:g} of the largest "
+            "number",
+            do="use --engine eager or --engine auto",
+        )
+    call = ENGINES["eager"].make(module, compute, example, work)
+    return Runner(
+        name="eager", call=call, fallback=f"{choice.name} cannot run this network: {fault}"
+    )
+
+
+def _fault(call: Call, module: nn.Module, compute: Compute, example: Tensor) -> str:
+    """How far it is from eager, where that is too far."""
+    with torch.inference_mode():
+        expected = compute.run(module, example).cpu()
+    found = call(example)
+    if found.shape != expected.shape:
+        return f"an output {tuple(found.shape)}, not {tuple(expected.shape)}"
+    off = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return "" if off <= TOLERANCE[compute.precision] else f"an answer that is off by {off:.2g}"
+
+
+def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work) -> Call:
+    if work.total >= WORTH_FOLDING and compute.precision == "fp32":
+        module = _folded(module, compute, example)
+
+    def call(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return compute.run(module, _pinned(images, compute)).cpu()
+
+    return call
+
+
+def _pinned(images: Tensor, compute: Compute) -> Tensor:
+    """In memory from which a GPU copies while it computes."""
+    return images.pin_memory() if compute.device.type == "cuda" else images
+
+
+def _folded(module: nn.Module, compute: Compute, example: Tensor) -> nn.Module:
+    """A copy with BatchNorms in the convolutions before them; the module where that fails."""
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        folded: nn.Module = fuse(module)
+        compute.place(folded)
+        with torch.inference_mode():
+            found, expected = compute.run(folded, example), compute.run(module, example)
+    except Exception:  # torch.fx cannot follow every network
+        return module
+    same = found.shape == expected.shape and torch.allclose(
+        found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+    )
+    return folded if same else module
+
+
+def _inductor(module: nn.Module, compute: Compute, example: Tensor, work: Work) -> Call:
+    import torch._inductor.config
+
+    on_gpu = compute.device.type == "cuda"
+    # CUDA graphs spare launching each kernel; a graph is of one size, hence not dynamic.
+    compiled: Any = torch.compile(module, mode="reduce-overhead" if on_gpu else None)
+
+    def call(images: Tensor) -> Tensor:
+        with torch.no_grad(), torch._inductor.config.patch(freezing=True):
+            return compute.run(compiled, _pinned(images, compute)).cpu()
+
+    return call
+
+
+def _openvino(module: nn.Module, compute: Compute, example: Tensor, work: Work) -> Call:
+    with _without_telemetry():
+        import openvino
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's about its tracing, which openvino uses
+        converted = openvino.convert_model(
+            module, example_input=example, input=[(-1, *example.shape[1:])]
+        )
+    precision = {"fp32": "f32", "bf16": "bf16"}[compute.precision]
+    compiled = openvino.Core().compile_model(
+        converted,
+        "CPU",
+        {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision},
+    )
+    requests = openvino.AsyncInferQueue(compiled)
+
+    def call(images: Tensor) -> Tensor:
+        # A part for each stream; they run at once.
+        parts = images.contiguous().numpy()
+        size = -(-len(parts) // len(requests))
+        found: dict[int, Any] = {}
+        requests.set_callback(
+            lambda request, place: found.__setitem__(
+                place, request.get_output_tensor(0).data.copy()
+            )
+        )
+        for place in range(0, len(parts), size):
+            requests.start_async([parts[place : place + size]], place)
+        requests.wait_all()
+        return torch.cat([torch.from_numpy(found[place]) for place in sorted(found)]).float()
+
+    return call
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Openvino tells its makers that it was imported, unless their package is not there."""
+    name = "openvino_telemetry"
+    if name in sys.modules or "openvino" in sys.modules:
+        yield  # the user's program has imported it before
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def _lacks_openvino(compute: Compute) -> str:
+    if compute.device.type != "cpu":
+        return f"the device {compute.device}; it runs on the processor"
+    return "" if find_spec("openvino") else "no package openvino: pip install 'tlkit[openvino]'"
+
+
+def _lacks_inductor(compute: Compute) -> str:
+    if compute.device.type == "cuda":
+        return "" if find_spec("triton") else "no package triton"
+    if compute.device.type != "cpu":
+        return f"the device {compute.device}"
+    there = any(shutil.which(one) for one in ("g++", "clang++", "cl"))
+    return "" if there else "no C++ compiler"
+
+
+ENGINES: Mapping[str, Engine] = {
+    "eager": Engine(
+        about="torch as it is, BatchNorms folded into convolutions",
+        lacks=lambda compute: "",
+        make=_eager,
+        start_s=0.0,
+        speed={"fp32": 1.0, "bf16": 1.0},
+    ),
+    "openvino": Engine(
+        about="compiled for the processor by OpenVINO; the extra tlkit[openvino]",
+        lacks=_lacks_openvino,
+        make=_openvino,
+        start_s=3.0,
+        speed={"fp32": 1.4, "bf16": 3.0},
+    ),
+    "inductor": Engine(
+        about="compiled by torch, which needs a C++ compiler, or triton on a GPU",
+        lacks=_lacks_inductor,
+        make=_inductor,
+        start_s=30.0,
+        speed={"fp32": 1.2, "bf16": 2.5},
+    ),
+}

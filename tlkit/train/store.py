@@ -1,0 +1,135 @@
+"""Store: rows that were computed once, found again by what they were made of.
+
+In: keys, which are digests of all that a row depends on within its folder, and rows as they are
+computed. Out: the rows' places, and the rows.
+Each pass writes a segment of its own: NAME.rows, and after it NAME.keys. A key is written when its
+row is safe on the disk. So what a pass that was stopped has done is found by the next one, two
+passes at once do not meet, and no row is ever half there.
+A row is kept in half precision, as shares of its largest number: 11 bits of each number that is not
+far smaller than that.
+Next door: bank.py, which knows what the rows are; tlkit/cache.py, where the folders lie.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlkit.files import disk_errors
+
+KEY_BYTES = 16
+SAFE_EVERY_S = 2.0
+"""What at most is computed again after a crash."""
+
+
+class Store:
+    """The rows of one folder, all of one shape."""
+
+    def __init__(self, folder: Path, shape: Sequence[int]) -> None:
+        self.folder = folder
+        self.shape = tuple(shape)
+        self._kind = np.dtype([("largest", "<f4"), ("shares", "<f2", self.shape)])
+        self._segments: list[NDArray[np.void]] = []
+        self._starts: list[int] = []
+        self._places: dict[bytes, int] = {}
+        self._writing: _Segment | None = None
+        for keys in sorted(folder.glob("*.keys")):
+            self._open(keys)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def place(self, key: bytes) -> int:
+        """Where the row of a key is. Raises `KeyError`."""
+        return self._places[key]
+
+    def rows(self, places: NDArray[np.int64]) -> Tensor:
+        """(n,) -> (n, ...) fp32."""
+        found = np.empty((len(places), *self.shape), np.float32)
+        starts = np.array([*self._starts, np.iinfo(np.int64).max])
+        owner = np.searchsorted(starts, places, side="right") - 1
+        for number in np.unique(owner):
+            mine = owner == number
+            part = self._segments[number][places[mine] - starts[number]]
+            largest = part["largest"].reshape(-1, *[1] * len(self.shape))
+            found[mine] = part["shares"].astype(np.float32) * largest
+        return torch.from_numpy(found)
+
+    def append(self, keys: Sequence[bytes], rows: Tensor) -> None:
+        """Write (n, ...) rows; they can be read after `settle`. Raises `DiskError`."""
+        with disk_errors(self.folder):
+            if self._writing is None:
+                self._writing = _Segment(self.folder)
+            values = rows.float().numpy()
+            packed = np.empty(len(values), self._kind)
+            largest = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0.0)
+            largest[largest == 0] = 1.0
+            packed["largest"] = largest
+            with np.errstate(invalid="ignore"):  # what is no number stays none
+                packed["shares"] = values / largest.reshape(-1, *[1] * len(self.shape))
+            self._writing.add(keys, packed.tobytes())
+
+    def settle(self) -> None:
+        """Make everything that was appended safe and readable. Raises `DiskError`."""
+        if self._writing is None:
+            return
+        with disk_errors(self.folder):
+            keys = self._writing.close()
+        self._writing = None
+        self._open(keys)
+
+    def _open(self, keys: Path) -> None:
+        """Take in a segment, as far as it is whole."""
+        rows = keys.with_suffix(".rows")
+        whole = min(keys.stat().st_size // KEY_BYTES, rows.stat().st_size // self._kind.itemsize)
+        if not whole:
+            return
+        start = self._starts[-1] + len(self._segments[-1]) if self._segments else 0
+        self._segments.append(np.memmap(rows, self._kind, mode="r", shape=(whole,)))
+        self._starts.append(start)
+        text = keys.read_bytes()
+        for number, at in enumerate(range(0, whole * KEY_BYTES, KEY_BYTES)):
+            self._places[text[at : at + KEY_BYTES]] = start + number
+
+
+class _Segment:
+    """A pair of files that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        self._keys_path = folder / f"{name}.keys"
+        self._rows: BinaryIO = (folder / f"{name}.rows").open("xb")
+        self._keys: BinaryIO = self._keys_path.open("xb")
+        self._waiting: list[bytes] = []
+        self._safe_at = time.monotonic()
+
+    def add(self, keys: Sequence[bytes], rows: bytes) -> None:
+        self._rows.write(rows)
+        self._waiting.extend(keys)
+        if time.monotonic() - self._safe_at > SAFE_EVERY_S:
+            self._make_safe()
+
+    def _make_safe(self) -> None:
+        for file, data in ((self._rows, b""), (self._keys, b"".join(self._waiting))):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._waiting = []
+        self._safe_at = time.monotonic()
+
+    def close(self) -> Path:
+        try:
+            self._make_safe()
+        finally:
+            self._rows.close()
+            self._keys.close()
+        return self._keys_path
