@@ -19,7 +19,12 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (70, 91, 3), dtype=np.uint8)
 def look(tta, image=IMAGE, **options):
     if tta == "multi":
         options = {"scales": "32,40", "grid": 3, **options}
-    return seen(image, views_of(PredictOptions(tta=tta, **options), SPEC), SPEC)
+    return each(seen(image, views_of(PredictOptions(tta=tta, **options), SPEC), SPEC))
+
+
+def each(found):
+    """The pixels of every view."""
+    return [found.pixels[place] for place in found.of]
 
 
 CROPS = [name for name in POLICIES if not name.startswith("dense")]
@@ -92,10 +97,33 @@ def test_each_scale_of_an_image_is_made_once(monkeypatch):
     assert sorted(made) == [32, 40, 70]
 
 
+@pytest.mark.parametrize(
+    ("shape", "tta", "scales", "different"),
+    [
+        ((70, 70), "multi", "32", 2),  # nowhere to go but mirrored
+        ((70, 91), "multi", "32", 6),  # three places from left to right
+        ((70, 91), "multi", "32,40", 6 + 18),
+        ((70, 91), "vgg150", "40", 50),
+        ((70, 70), "dense+crops", "32", 4),
+    ],
+)
+def test_the_same_square_of_an_image_is_taken_once(shape, tta, scales, different):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    options = {} if tta == "vgg150" else {"grid": 3}
+    views = views_of(PredictOptions(tta=tta, scales=scales, **options), SPEC)
+    found = seen(image, views, SPEC)
+    assert len(found.pixels) == len(found.whole) == different
+    assert len(found.of) == len(views)
+    assert (
+        len({(one.tobytes(), whole) for one, whole in zip(found.pixels, found.whole, strict=False)})
+        == different
+    )
+
+
 @pytest.mark.parametrize("tta", POLICIES)
 def test_grey_networks_get_one_channel(tta):
     grey = replace(SPEC, channels=1, mean=(0.5,), std=(0.5,))
-    views = seen(IMAGE, views_of(PredictOptions(tta=tta), grey), grey)
+    views = each(seen(IMAGE, views_of(PredictOptions(tta=tta), grey), grey))
     assert {view.shape[2] for view in views} == {1}
 
 

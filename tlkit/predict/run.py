@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.data.batches import even_parts, stretches
-from tlkit.data.images import BadImage, Pixels
+from tlkit.data.images import BadImage
 from tlkit.model.device import Compute, compute_on
 from tlkit.model.engine import Runner, Work, choose, start, work_of
 from tlkit.options import PredictOptions
 from tlkit.predict.dense import Window, window_of
 from tlkit.predict.shared import Stack, stacked
-from tlkit.predict.tta import View, seen, views_of
+from tlkit.predict.tta import Seen, View, seen, views_of
 
 NEVER_WORTH_COMPILING = 64
 """Crops so few that nobody need look how large the network is."""
@@ -115,23 +115,30 @@ class Ready:
         choice = choose(engine, self.compute, work)
         return replace(self, runner=start(choice, module, self.compute, example, work))
 
-    def probabilities(
-        self, images: Sequence[tuple[Pixels, ...]]
-    ) -> list[list[NDArray[np.float64]]]:
+    def probabilities(self, images: Sequence[Seen]) -> list[list[NDArray[np.float64]]]:
         """The weighted mean over the V views of each image: for each image, for each head, (C,)."""
         if not images:
             return []
         weights = torch.tensor([view.weight for view in self.views], dtype=torch.float64)
+        starts = np.cumsum([0, *(len(image.pixels) for image in images)])
+        views = torch.from_numpy(
+            np.stack(
+                [
+                    start + np.array(image.of)
+                    for start, image in zip(starts[:-1], images, strict=True)
+                ]
+            )
+        )
         means = []
         for logits in self._logits(images):
-            views = logits.double().softmax(dim=1).unflatten(0, (len(images), len(self.views)))
-            means.append((views * weights[:, None]).sum(dim=1) / weights.sum())
+            each = logits.double().softmax(dim=1)[views]
+            means.append((each * weights[:, None]).sum(dim=1) / weights.sum())
         return [[mean[number].numpy() for mean in means] for number in range(len(images))]
 
-    def _logits(self, images: Sequence[tuple[Pixels, ...]]) -> list[Tensor]:
-        """For each head (N * V, C). Views of one shape go through the network together."""
-        pixels = [one for image in images for one in image]
-        whole = [view.whole for view in self.views] * len(images)
+    def _logits(self, images: Sequence[Seen]) -> list[Tensor]:
+        """For each head (P, C) of all different pixels. Those of one shape go together."""
+        pixels = [one for image in images for one in image.pixels]
+        whole = [one for image in images for one in image.whole]
         alike: dict[tuple[object, ...], list[int]] = {}
         for place, one in enumerate(pixels):
             alike.setdefault((whole[place], one.shape), []).append(place)

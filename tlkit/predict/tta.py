@@ -58,27 +58,68 @@ def views_of(options: PredictOptions, spec: InputSpec) -> tuple[View, ...]:
     return policy.views(spec, options)
 
 
-def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> tuple[Pixels, ...]:
-    """(H, W, 3) -> for each view (px, px, channels), or (h, w, channels) for a whole image.
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The views of one image, those that are the same square of it once."""
 
-    Each scale is made once.
+    pixels: tuple[Pixels, ...]
+    """Of each different view: (px, px, channels), or (h, w, channels) for a whole image."""
+    whole: tuple[bool, ...]
+    """Which of them are whole images."""
+    of: tuple[int, ...]
+    """(V,) where each view is in `pixels`."""
+
+
+def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> Seen:
+    """(H, W, 3) -> its views. Each scale is made once.
+
+    Where the shorter side of the scaled image is that of the square, a grid has one row only.
     """
     scaled = {
         px: in_channels(resize(image, px, spec.interpolation), spec.channels)
         for px in {view.shorter_px for view in views}
     }
-    return tuple(_cut(scaled[view.shorter_px], view, spec.crop_px) for view in views)
+    places = [_place(scaled[view.shorter_px], view, spec.crop_px) for view in views]
+    different = dict.fromkeys(places)
+    return Seen(
+        pixels=tuple(_cut(scaled[one.shorter_px], one) for one in different),
+        whole=tuple(one.whole for one in different),
+        of=tuple(list(different).index(one) for one in places),
+    )
 
 
-def _cut(image: Pixels, view: View, px: int) -> Pixels:
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Which pixels a view has."""
+
+    shorter_px: int
+    mirrored: bool
+    whole: bool
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def _place(image: Pixels, view: View, px: int) -> _Place:
+    height, width = image.shape[:2]
+    if view.whole:
+        return _Place(
+            shorter_px=view.shorter_px, mirrored=view.mirrored, whole=True,
+            top=0, left=0, height=height, width=width,
+        )  # fmt: skip
+    return _Place(
+        shorter_px=view.shorter_px, mirrored=view.mirrored, whole=False,
+        top=int((height - px) * view.down), left=int((width - px) * view.right),
+        height=px, width=px,
+    )  # fmt: skip
+
+
+def _cut(image: Pixels, place: _Place) -> Pixels:
     # Mirrored before it is cut, so that a picture and its mirror image have the same set of views
     # also where the room around the square is an odd number of pixels.
-    image = image[:, ::-1] if view.mirrored else image
-    if view.whole:
-        return image
-    top = int((image.shape[0] - px) * view.down)
-    left = int((image.shape[1] - px) * view.right)
-    return image[top : top + px, left : left + px]
+    image = image[:, ::-1] if place.mirrored else image
+    return image[place.top : place.top + place.height, place.left : place.left + place.width]
 
 
 def _plain(spec: InputSpec, options: PredictOptions) -> tuple[View, ...]:
