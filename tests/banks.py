@@ -1,6 +1,7 @@
 """Banks for tests, made of numbers."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tlkit.train.bank import Bank
@@ -17,3 +18,8 @@ def bank_of(values: Tensor, labels: Tensor) -> Bank:
         labels=labels,
         bad=(),
     )
+
+
+def every(bank: Bank) -> Tensor:
+    """(N * V, ...)"""
+    return torch.cat(list(bank.blocks()))

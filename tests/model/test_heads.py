@@ -40,7 +40,7 @@ def test_scale_is_the_identity_until_it_has_seen_features():
 def test_scaled_features_are_centred_and_of_unit_variance_together():
     vectors = torch.randn(500, 4) * torch.tensor([0.1, 1.0, 10.0, 100.0]) + 7
     scale = Scale(4)
-    scale.fit_to(vectors)
+    scale.fit_to([vectors])
     scaled = scale(vectors)
     assert torch.allclose(scaled.mean(dim=0), torch.zeros(4), atol=1e-3)
     assert scaled.square().mean().item() == pytest.approx(1, rel=1e-3)
@@ -49,8 +49,8 @@ def test_scaled_features_are_centred_and_of_unit_variance_together():
 def test_scale_does_not_depend_on_the_unit_of_the_features():
     vectors = torch.randn(50, 4) * torch.tensor([0.1, 1.0, 10.0, 100.0])
     one, thousandfold = Scale(4), Scale(4)
-    one.fit_to(vectors)
-    thousandfold.fit_to(1000 * vectors)
+    one.fit_to([vectors])
+    thousandfold.fit_to([1000 * vectors])
     assert torch.allclose(one(vectors), thousandfold(1000 * vectors), atol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_a_feature_that_never_varies_is_left_out_and_nothing_becomes_infinite():
     vectors = torch.randn(50, 3)
     vectors[:, 1] = 4.0
     scale = Scale(3)
-    scale.fit_to(vectors)
+    scale.fit_to([vectors])
     assert torch.equal(scale(vectors)[:, 1], torch.zeros(50))
-    scale.fit_to(torch.ones(50, 3))
+    scale.fit_to([torch.ones(50, 3)])
     assert scale(torch.ones(50, 3)).isfinite().all()

@@ -7,6 +7,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
+from banks import every
 
 import tlkit
 import tlkit.train.bank as module
@@ -85,9 +86,9 @@ def counted(monkeypatch):
 
 
 def test_the_next_fit_finds_every_row(colours, counted):
-    first = filled(colours, views=2)[3].every()
+    first = every(filled(colours, views=2)[3])
     assert sum(counted) == 48
-    again = filled(colours, views=2)[3].every()
+    again = every(filled(colours, views=2)[3])
     assert sum(counted) == 48
     assert torch.equal(first, again)
 
@@ -159,7 +160,7 @@ def test_a_pass_that_is_stopped_goes_on_where_it_was(colours, counted):
 def test_nothing_is_kept_where_nothing_is_to_be(colours, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     bank = filled(colours, views=1, keep=False)[3]
-    assert len(bank.every()) == 24
+    assert len(every(bank)) == 24
     assert cache.entries() == []
     del bank
     gc.collect()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from banks import bank_of
+from banks import bank_of, every
 from sklearn.linear_model import LogisticRegression
 
 from tlkit.model.build import Plan, build
@@ -33,8 +33,8 @@ def judge():
 def test_the_solution_is_that_of_scikit_learn():
     data = bank()
     cut = build(TINY, PLAN, 3).cut
-    cut.model.head.scale.fit_to(data.every())
-    inputs = cut.model.head.scale(data.every()).numpy()
+    cut.model.head.scale.fit_to(data.blocks())
+    inputs = cut.model.head.scale(every(data)).numpy()
     labels = data.labels.repeat_interleave(2).numpy()
     for record in solve(
         cut, compute_on("cpu", "fp32"), data, judge, path=3, class_weights=None, smoothing=0.0
@@ -42,7 +42,7 @@ def test_the_solution_is_that_of_scikit_learn():
         # scikit-learn weighs the sum of losses by C, tlkit the penalty on their mean.
         other = LogisticRegression(C=1 / (record.rate * len(labels)), tol=1e-8, max_iter=2000)
         other.fit(inputs, labels)
-        ours = cut.model.head(data.every()).softmax(dim=1).detach().numpy()
+        ours = cut.model.head(every(data)).softmax(dim=1).detach().numpy()
         assert np.abs(ours - other.predict_proba(inputs)).max() < 2e-3
 
 
@@ -50,7 +50,7 @@ def solved(data, penalties_tried=4, **changes):
     """The head after a path, and its records."""
     cut = build(TINY, PLAN, 3).cut
     cut.model.head = make_head(HEADS["linear"], data.shape[0], 3, 1, 0.0)
-    cut.model.head.scale.fit_to(data.every())
+    cut.model.head.scale.fit_to(data.blocks())
     plain = {"class_weights": None, "smoothing": 0.0}
     records = list(
         solve(
@@ -120,7 +120,7 @@ def test_class_weights_and_smoothing_change_the_solution():
 def test_solving_on_two_banks_is_solving_on_their_images_however_many_views_each_has():
     data = bank(views=1)
     halves = [
-        bank_of(data.every()[part][:, None].expand(-1, views, -1), data.labels[part])
+        bank_of(every(data)[part][:, None].expand(-1, views, -1), data.labels[part])
         for part, views in ((slice(0, 50), 3), (slice(50, 90), 1))
     ]
     found = []
@@ -129,7 +129,7 @@ def test_solving_on_two_banks_is_solving_on_their_images_however_many_views_each
         resolve(
             cut, compute_on("cpu", "fp32"), banks, penalty=0.01, class_weights=None, smoothing=0.1
         )
-        found.append(cut.model.head(data.every()).softmax(dim=1))
+        found.append(cut.model.head(every(data)).softmax(dim=1))
     assert torch.allclose(*found, atol=1e-3)
 
 
@@ -141,3 +141,14 @@ def test_penalties_fall_evenly_within_their_range(count):
     assert STRONGEST >= path[0] >= path[-1] >= WEAKEST
     steps = np.diff(np.log(path))
     assert np.allclose(steps, steps[:1])
+
+
+def test_in_parts_the_minimum_is_the_same(monkeypatch):
+    whole, records = solved(bank())
+    monkeypatch.setattr("tlkit.train.probe.MOST_IN_MEMORY", 0)
+    monkeypatch.setattr("tlkit.train.bank.IN_BLOCK", 16 * 25)
+    parts, others = solved(bank())
+    for one, other in zip(records, others, strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+    probabilities = [cut.model.head(every(bank())).softmax(dim=1) for cut in (whole, parts)]
+    assert torch.allclose(*probabilities, atol=1e-3)

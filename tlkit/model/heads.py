@@ -6,7 +6,7 @@ In: D and C. Out: an `nn.Module` (B, D) -> (B, C). A head is a function and a ro
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,17 +45,22 @@ class Scale(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         return (vectors - self.shift) * self.factor
 
-    def fit_to(self, vectors: Tensor) -> None:
-        """Take shift and factor from features (N, D)."""
-        # In pieces: a bank may be larger than memory, and this needs more than its precision.
-        parts = vectors.split(4096)
-        mean = sum(part.double().sum(dim=0) for part in parts) / len(vectors)
-        square = sum((part.double() - mean).square().sum(dim=0) for part in parts) / len(vectors)
-        std = torch.as_tensor(square).sqrt()
+    def fit_to(self, parts: Iterable[Tensor]) -> None:
+        """Take shift and factor from features, in parts (n, D): there may be more than memory."""
+        count, total, squares, origin = 0, torch.tensor(0.0), torch.tensor(0.0), torch.tensor(0.0)
+        for part in parts:
+            # In double precision, and from near the mean: squares of what is far off lose digits.
+            if not count:
+                origin = part.double().mean(dim=0)
+            off = part.double() - origin
+            total, squares = total + off.sum(dim=0), squares + off.square().sum(dim=0)
+            count += len(part)
+        mean = origin + total / count
+        std = (squares / count - (total / count).square()).clamp_min(0.0).sqrt()
         # A feature that never varies says nothing: its factor is zero, not infinite.
         factor = torch.where(std > 1e-6 * std.max(), std.clamp_min(1e-30).rsqrt(), 0.0)
         overall = (std * factor).square().mean().sqrt()
-        self.shift.copy_(torch.as_tensor(mean))
+        self.shift.copy_(mean)
         self.factor.copy_(factor / overall if overall > 0 else torch.ones_like(factor))
 
 

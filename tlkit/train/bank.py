@@ -46,6 +46,9 @@ from tlkit.weights import digest
 BATCH = 32
 """Views that go through the frozen part at once."""
 
+IN_BLOCK = 1 << 22
+"""Numbers that are read from a bank at once: 16 MiB."""
+
 SAME = 1e-3
 """Largest difference, as a share of the largest number, between answers of one frozen part."""
 
@@ -77,9 +80,12 @@ class Bank:
         """(n, ...) of one view of these images."""
         return self.rows(self.places[index, view])
 
-    def every(self) -> Tensor:
-        """(N * V, ...), the views of an image behind each other."""
-        return self.rows(self.places.ravel())
+    def blocks(self) -> Iterator[Tensor]:
+        """Every row, in parts (n, ...), the views of an image behind each other."""
+        places = self.places.ravel()
+        step = max(1, IN_BLOCK // math.prod(self.shape))
+        for begin in range(0, len(places), step):
+            yield self.rows(places[begin : begin + step])
 
     def take(self, index: NDArray[np.int64], *, views: int) -> Bank:
         """The first `views` views of these images, as a bank of its own; nothing is copied."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -35,6 +35,9 @@ STRONGEST, WEAKEST = 10.0, 1e-4
 
 ONE_THREAD_PRODUCTS = 4_000_000
 """Multiplications in one evaluation of the loss below which one thread is the fastest."""
+
+MOST_IN_MEMORY = 1 << 26
+"""Numbers of inputs that are kept in memory between passes: 256 MiB."""
 
 MOST_IN_SPAN = 512
 """Rows up to which the basis of their span costs less than it saves."""
@@ -60,19 +63,16 @@ def solve(
     """Solve the head for `path` penalties; after each record the head holds that solution."""
     scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
     with torch.no_grad():
-        inputs = scale(train.every().to(compute.device))
         labels = train.labels.repeat_interleave(train.views).to(compute.device)
         targets = _targets(labels, layer.out_features, class_weights, smoothing)
         layer.weight.zero_()
         layer.bias.zero_()
-        span = _span(inputs)
-    products = inputs.numel() * layer.out_features
-    del inputs
+        span = _span([train], scale, compute)
     for number, penalty in enumerate(penalties(path), start=1):
         started = time.perf_counter()
-        with torch.no_grad(), threads_for(span.inputs.numel() * layer.out_features):
+        with torch.no_grad(), threads_for(span.numbers * layer.out_features):
             loss = _minimise(layer, span, targets, penalty)
-        with threads_for(products):
+        with threads_for(train.numbers * layer.out_features):
             val = judge()
         yield Epoch(
             number=number,
@@ -96,17 +96,16 @@ def resolve(
 ) -> None:
     """Solve the head again for one penalty, on all banks together; every image counts alike."""
     scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
-    inputs, labels, weights = [], [], []
+    labels, weights = [], []
     for bank in banks:
-        inputs.append(bank.every())
         labels.append(bank.labels.repeat_interleave(bank.views))
         weights.append(torch.full((len(labels[-1]),), 1 / bank.views))
     with torch.no_grad():
         every = torch.cat(labels).to(compute.device)
         each = torch.cat(weights).to(compute.device)
         targets = _targets(every, layer.out_features, class_weights, smoothing, each)
-        span = _span(scale(torch.cat(inputs).to(compute.device)))
-        with threads_for(span.inputs.numel() * layer.out_features):
+        span = _span(banks, scale, compute)
+        with threads_for(span.numbers * layer.out_features):
             _minimise(layer, span, targets, penalty)
 
 
@@ -126,10 +125,12 @@ class _Span:
     gradients are those of the problem as a whole, and it is N / D times as large.
     """
 
-    inputs: Tensor
-    """(N, R); without a basis (N, D)."""
+    blocks: Callable[[], Iterator[Tensor]]
+    """The inputs in pieces (n, R); without a basis (n, D). All there is, in every pass."""
+    numbers: int
+    """N * R"""
     basis: Tensor | None
-    """(D, R), orthonormal columns: the inputs are `inputs @ basis.T`."""
+    """(D, R), orthonormal columns: the inputs are those of the blocks times its transpose."""
 
     def inside(self, weight: Tensor) -> Tensor:
         """(C, D) -> (C, R)"""
@@ -140,37 +141,52 @@ class _Span:
         return weight if self.basis is None else weight.to(self.basis) @ self.basis.T
 
 
-def _span(inputs: Tensor) -> _Span:
-    """In few coordinates where that is far smaller, and in double precision, on the CPU."""
+def _span(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> _Span:
+    """The scaled inputs of all banks: in memory, or read anew in every pass where they are many.
+
+    In few coordinates where that is far smaller, and in double precision, on the CPU.
+    """
+    numbers = sum(bank.numbers for bank in banks)
+
+    def blocks() -> Iterator[Tensor]:
+        for bank in banks:
+            for rows in bank.blocks():
+                yield scale(rows.to(compute.device))
+
+    if numbers > MOST_IN_MEMORY:
+        return _Span(blocks=blocks, numbers=numbers, basis=None)
+    inputs = torch.cat(list(blocks()))
     count, width = inputs.shape
-    if count > MOST_IN_SPAN or count > width // 2:
-        return _Span(inputs=inputs, basis=None)
+    if count > MOST_IN_SPAN or count > width // 2 or not bool(inputs.isfinite().all()):
+        return _Span(blocks=lambda: iter([inputs]), numbers=numbers, basis=None)
     with threads_for(0):
-        if not bool(inputs.isfinite().all()):
-            return _Span(inputs=inputs, basis=None)
         basis, corner = torch.linalg.qr(inputs.T.double().cpu())
-    return _Span(inputs=corner.T.contiguous(), basis=basis)
+        few = corner.T.contiguous()
+    return _Span(blocks=lambda: iter([few]), numbers=few.numel(), basis=basis)
 
 
 def _minimise(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> float:
     """Move the layer to the minimum; the mean loss there, without the penalty."""
-    inputs = span.inputs
-    targets = targets.to(inputs)
-    totals = targets.sum(dim=1, keepdim=True)
-    classes, width = len(layer.weight), inputs.shape[1]
+    like = next(span.blocks())[:1]
+    targets = targets.to(like)
+    classes, width = len(layer.weight), like.shape[1]
     plain = 0.0
 
     def loss_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal plain
-        packed = torch.from_numpy(flat).to(inputs).view(classes, width + 1)
+        packed = torch.from_numpy(flat).to(like).view(classes, width + 1)
         weight, bias = packed[:, :-1], packed[:, -1]
-        logs = (inputs @ weight.T + bias).log_softmax(dim=1)
-        plain = float(-(targets * logs).sum())
-        # d loss / d logits = (the row's total target) * softmax - target
-        slope = totals * logs.exp() - targets
-        gradient = torch.cat(
-            [slope.T @ inputs + penalty * weight, slope.sum(dim=0)[:, None]], dim=1
-        )
+        gradient = torch.cat([penalty * weight, torch.zeros_like(bias)[:, None]], dim=1)
+        plain, done = 0.0, 0
+        for inputs in span.blocks():
+            target = targets[done : done + len(inputs)]
+            done += len(inputs)
+            logs = (inputs @ weight.T + bias).log_softmax(dim=1)
+            plain -= float((target * logs).sum())
+            # d loss / d logits = (the row's total target) * softmax - target
+            slope = target.sum(dim=1, keepdim=True) * logs.exp() - target
+            gradient[:, :-1] += slope.T @ inputs
+            gradient[:, -1] += slope.sum(dim=0)
         total = plain + penalty / 2 * float(weight.square().sum())
         return total, gradient.double().cpu().numpy().ravel()
 

@@ -341,7 +341,7 @@ def bank_course(
     if cut.head_only:
         scale = cut.model.head.get_submodule("scale")
         if isinstance(scale, Scale):
-            scale.fit_to(train.every())
+            scale.fit_to(train.blocks())
     return Course(
         feed=BankFeed(module=cut.trained, bank=train, batch=options.batch, seed=options.seed),
         train_labels=train.labels,
