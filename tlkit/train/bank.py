@@ -110,7 +110,8 @@ class Extractor:
         self._compute = compute
         self._work = work
         self._workers = workers
-        self._runner: Runner | None = None
+        self.started: Runner | None = None
+        """The engine, once there was something to compute."""
 
     def fill(
         self, catalog: Catalog, augmentation: Augmentation, *, views: int, what: str
@@ -187,7 +188,7 @@ class Extractor:
             number = missing[position]
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
-        if self._runner is None:
+        if self.started is None:
             yield from self._start()
         done = len(catalog) - len(missing)
         paths = catalog.paths
@@ -200,8 +201,8 @@ class Extractor:
         ):
             for position, one in part.bad.items():
                 bad[tuple(keys[missing[position]])] = one.reason
-            if len(part.index) and self._runner is not None:
-                rows = self._runner(part.images.flatten(0, 1))
+            if len(part.index) and self.started is not None:
+                rows = self.started(part.images.flatten(0, 1))
                 own = [key for position in part.index for key in keys[missing[position]]]
                 self.store.append(own, rows)
             done += len(part.index) + len(part.bad)
@@ -210,11 +211,11 @@ class Extractor:
     def _start(self) -> Iterator[Note]:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
-        self._runner = start(
+        self.started = start(
             self.choice, self.cut.frozen, self._compute, _example(self.cut), self._work
         )
-        if self._runner.fallback:
-            yield Note(text=self._runner.fallback)
+        if self.started.fallback:
+            yield Note(text=self.started.fallback)
 
 
 def extractor(

