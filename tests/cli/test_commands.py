@@ -378,3 +378,23 @@ def test_an_interrupted_range_test_leaves_nothing(run, colours, tmp_path, monkey
     assert result.exit_code == 130
     assert "stopped" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_lists_shows_and_deletes_what_fits_have_kept(run, colours):
+    assert "0 bytes of 10.0 GB" in run("cache").stdout
+    assert run("fit", colours, "--backbone", "tiny").exit_code == 0
+    listed = run("cache").stdout
+    assert "features, up to head, of tiny" in listed
+    (name,) = [word for word in listed.split() if word.startswith("tiny-")]
+    assert "frozen tensors" in run("cache", name).stdout
+    wrong = run("cache", "tiny-0", "--clear")
+    assert (wrong.exit_code, name in wrong.stderr) == (2, True)
+    assert "one entry" in run("cache", name, name).stderr
+    assert "deleted 1 entries" in run("cache", "--clear").stdout
+    assert "0 bytes" in run("cache").stdout
+
+
+def test_nothing_is_kept_where_the_limit_is_zero(run, colours, monkeypatch):
+    monkeypatch.setenv("TLKIT_CACHE_GB", "0")
+    assert run("fit", colours, "--backbone", "tiny").exit_code == 0
+    assert "0 bytes of 0 bytes" in run("cache").stdout

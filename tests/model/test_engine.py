@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import tlkit.model.engine as module
+from tlkit import cache
 from tlkit.backbone import InputSpec
 from tlkit.errors import OptionError, UnknownName
 from tlkit.model.assemble import Normalise
@@ -93,11 +94,11 @@ def fails(*args):
     raise RuntimeError("no such operation\nand a long trace")
 
 
-def lies(part, compute, example, work):
+def lies(part, compute, example, work, keep):
     return lambda images: compute.run(part, images) * 1.5
 
 
-def misshapes(part, compute, example, work):
+def misshapes(part, compute, example, work, keep):
     return lambda images: compute.run(part, images)[:, :1]
 
 
@@ -172,3 +173,20 @@ def test_unknown_engine_is_an_error_that_names_the_known_ones():
 
 def test_help_names_every_engine():
     assert f"auto, {' or '.join(', '.join(ENGINES).rsplit(', ', 1))}" == ENGINES_HELP
+
+
+def test_what_was_compiled_is_kept_and_made_anew_for_other_code(monkeypatch, frozen, images):
+    pytest.importorskip("openvino")
+    made = []
+    convert = module._convert
+    monkeypatch.setattr(module, "_convert", lambda *a: made.append(1) or convert(*a))
+    chosen = choose("openvino", CPU, MUCH)
+    first = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)(images)
+    again = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)(images)
+    assert len(made) == 1
+    assert torch.equal(first, again)
+    assert [one.about["what"] for one in cache.entries()] == ["a network, compiled by openvino"]
+    frozen.register_forward_hook(lambda part, inputs, output: output * 2)
+    changed = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)(images)
+    assert len(made) == 2
+    assert torch.allclose(changed, 2 * first, rtol=1e-4)

@@ -52,12 +52,12 @@ def command(names: tuple[str, ...], clear: bool) -> None:
     rows = [
         [
             one.name,
-            one.about.get("computed up to", ""),
+            one.about.get("what", ""),
             decimal(one.size),
             f"{datetime.fromtimestamp(one.used):%Y-%m-%d %H:%M}",
         ]
         for one in there.values()
     ]
     if rows:
-        show.table(["entry", "computed up to", "size", "last used"], rows, right=[2])
+        show.table(["entry", "what", "size", "last used"], rows, right=[2])
     click.echo(f"{decimal(total)} of {decimal(cache.limit())} in {cache.root()}")

@@ -13,17 +13,22 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tlkit import cache
 from tlkit.errors import OptionError, pick
 from tlkit.model.device import Compute
+from tlkit.weights import digest
 
 Call = Callable[[Tensor], Tensor]
 """(B, channels, px, px) uint8 -> (B, ...) fp32 on the CPU."""
@@ -50,8 +55,11 @@ class Engine:
     about: str
     lacks: Callable[[Compute], str]
     """What is missing to use it here; empty where nothing is."""
-    make: Callable[[nn.Module, Compute, Tensor, Work], Call]
-    """(module, compute, example images, work) -> what runs the module."""
+    make: Callable[[nn.Module, Compute, Tensor, Work, bool], Call]
+    """(module, compute, example images, work, keep) -> what runs the module.
+
+    With `keep`, what was compiled may be kept for the next process.
+    """
     start_s: float
     """Seconds that making it takes."""
     speed: Mapping[str, float]
@@ -152,23 +160,36 @@ def _seconds(row: Engine, compute: Compute, work: Work) -> float:
 
 
 def start(
-    choice: Choice, module: nn.Module, compute: Compute, example: Tensor, work: Work
+    choice: Choice,
+    module: nn.Module,
+    compute: Compute,
+    example: Tensor,
+    work: Work,
+    *,
+    keep: bool = False,
 ) -> Runner:
     """Start an engine and hold its answer against eager's.
 
     Where it fails or answers otherwise: `OptionError` if it was asked for, else eager. The module
     must be in eval mode and placed.
     """
+
+    def make(name: str, *, keep: bool) -> Call:
+        return ENGINES[name].make(module, compute, example, work, keep)
+
     if choice.name == "eager":
-        return Runner(name="eager", call=ENGINES["eager"].make(module, compute, example, work))
-    try:
-        call = ENGINES[choice.name].make(module, compute, example, work)
-        fault = _fault(call, module, compute, example)
-    except Exception as error:  # compilers raise whatever a stranger's network leads them to
-        first = (str(error).splitlines() or [""])[0]
-        fault = f"{type(error).__name__}: {first[:200]}"
-    if not fault:
-        return Runner(name=choice.name, call=call)
+        return Runner(name="eager", call=make("eager", keep=False))
+    # What was kept may be of other code with the same tensors: then it is made anew.
+    fault = ""
+    for kept in (True, False) if keep else (False,):
+        try:
+            call = make(choice.name, keep=kept)
+            fault = _fault(call, module, compute, example)
+        except Exception as error:  # compilers raise whatever a stranger's network leads them to
+            first = (str(error).splitlines() or [""])[0]
+            fault = f"{type(error).__name__}: {first[:200]}"
+        if not fault:
+            return Runner(name=choice.name, call=call)
     if choice.asked:
         raise OptionError(
             f"the engine {choice.name} cannot run this network",
@@ -177,9 +198,10 @@ def start(
             "number",
             do="use --engine eager or --engine auto",
         )
-    call = ENGINES["eager"].make(module, compute, example, work)
     return Runner(
-        name="eager", call=call, fallback=f"{choice.name} cannot run this network: {fault}"
+        name="eager",
+        call=make("eager", keep=False),
+        fallback=f"{choice.name} cannot run this network: {fault}",
     )
 
 
@@ -194,7 +216,7 @@ def _fault(call: Call, module: nn.Module, compute: Compute, example: Tensor) -> 
     return "" if off <= TOLERANCE[compute.precision] else f"an answer that is off by {off:.2g}"
 
 
-def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work) -> Call:
+def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
     if work.total >= WORTH_FOLDING and compute.precision == "fp32":
         module = _folded(module, compute, example)
 
@@ -227,7 +249,7 @@ def _folded(module: nn.Module, compute: Compute, example: Tensor) -> nn.Module:
     return folded if same else module
 
 
-def _inductor(module: nn.Module, compute: Compute, example: Tensor, work: Work) -> Call:
+def _inductor(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
     import torch._inductor.config
 
     on_gpu = compute.device.type == "cuda"
@@ -241,20 +263,24 @@ def _inductor(module: nn.Module, compute: Compute, example: Tensor, work: Work) 
     return call
 
 
-def _openvino(module: nn.Module, compute: Compute, example: Tensor, work: Work) -> Call:
+def _openvino(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
     with _without_telemetry():
         import openvino
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's about its tracing, which openvino uses
-        converted = openvino.convert_model(
-            module, example_input=example, input=[(-1, *example.shape[1:])]
-        )
     precision = {"fp32": "f32", "bf16": "bf16"}[compute.precision]
-    compiled = openvino.Core().compile_model(
-        converted,
-        "CPU",
-        {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision},
-    )
+    wanted = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
+    with contextlib.ExitStack() as stack:
+        if keep:
+            place = _kept_at(module, example, openvino.__version__)
+            cache.begin(place, {"what": "a network, compiled by openvino"})
+        else:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
+        file = place / "network.xml"
+        if not file.exists():
+            _convert(openvino, module, example, place)
+        # Always from the file: as it was converted, the last bits are others.
+        compiled = openvino.Core().compile_model(file, "CPU", wanted)
+    if keep:
+        cache.prune(keep=[place.name])
     requests = openvino.AsyncInferQueue(compiled)
 
     def call(images: Tensor) -> Tensor:
@@ -273,6 +299,26 @@ def _openvino(module: nn.Module, compute: Compute, example: Tensor, work: Work) 
         return torch.cat([torch.from_numpy(found[place]) for place in sorted(found)]).float()
 
     return call
+
+
+def _convert(openvino: Any, module: nn.Module, example: Tensor, place: Path) -> None:
+    """Write the module as openvino has it, for any number of images, into a folder."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch's about its tracing, which openvino uses
+        network = openvino.convert_model(
+            module, example_input=example, input=[(-1, *example.shape[1:])]
+        )
+    with tempfile.TemporaryDirectory(dir=place) as beside:
+        openvino.save_model(network, Path(beside) / "network.xml", compress_to_fp16=False)
+        # The numbers first: the description says that all is there.
+        for name in ("network.bin", "network.xml"):
+            (Path(beside) / name).replace(place / name)
+
+
+def _kept_at(module: nn.Module, example: Tensor, version: str) -> Path:
+    """Where the cache has a converted network."""
+    made_of = (version, str(module), tuple(example.shape), digest(module.state_dict().items()))
+    return cache.root() / f"openvino-{blake2b(repr(made_of).encode(), digest_size=16).hexdigest()}"
 
 
 @contextlib.contextmanager

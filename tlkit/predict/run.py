@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlkit import cache
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.data.batches import even_parts, stretches
@@ -101,7 +102,7 @@ class Ready:
     batch: int
     spec: InputSpec
     runner: Runner | None = None
-    """What runs the parts that all heads share, or all parts of one head; None before `started`."""
+    """What runs the frozen part, or all of a head that has none; None before `started`."""
 
     def started(self, engine: str, images: int) -> Ready:
         """With an engine for the crops of so many images. Raises `OptionError`."""
@@ -113,7 +114,9 @@ class Ready:
         if crops > NEVER_WORTH_COMPILING:
             work, _ = work_of(module, self.compute, example[:1], crops)
         choice = choose(engine, self.compute, work)
-        return replace(self, runner=start(choice, module, self.compute, example, work))
+        keep = self.stack.border > 0 and cache.limit() > 0
+        runner = start(choice, module, self.compute, example, work, keep=keep)
+        return replace(self, runner=runner)
 
     def probabilities(self, images: Sequence[Seen]) -> list[list[NDArray[np.float64]]]:
         """The weighted mean over the V views of each image: for each image, for each head, (C,)."""

@@ -40,7 +40,7 @@ class Stack:
 
     parts: tuple[tuple[nn.Module, ...], ...]
     border: int
-    """Parts before this one are the first model's for all."""
+    """Parts before this one are frozen, and the first model's for all; 0 where none is."""
     neck: int
     """The place of the neck: maps before it, vectors behind it."""
 
@@ -51,8 +51,8 @@ class Stack:
 
     @property
     def common(self) -> int:
-        """The parts before this one run once for all heads."""
-        return self.border if len(self.parts) > 1 else self.end
+        """The parts before this one run once for all heads, on an engine."""
+        return self.border or self.end
 
     def place(self, compute: Compute) -> None:
         """Move what runs to the device, in eval mode."""
@@ -77,7 +77,8 @@ class Stack:
 def stacked(heads: Sequence[Head]) -> Stack:
     """Heads of one of the `groups`, at least one, as one stack."""
     first = heads[0]
-    shared = len(first.cut.frozen) if first.cut is not None and len(heads) > 1 else 0
+    frozen = first.cut is not None and first.cut.has_bank
+    shared = len(first.cut.frozen) if first.cut is not None and frozen else 0
     return Stack(
         parts=tuple(tuple(part for _, part in head.model.parts()) for head in heads),
         border=shared,

@@ -102,13 +102,22 @@ class Extractor:
     """Runs the frozen part of a cut over images that it has not seen yet. Made by `extractor`."""
 
     def __init__(
-        self, cut: Cut, compute: Compute, choice: Choice, work: Work, store: Store, workers: int
+        self,
+        cut: Cut,
+        compute: Compute,
+        choice: Choice,
+        work: Work,
+        store: Store,
+        *,
+        keep: bool,
+        workers: int,
     ) -> None:
         self.cut = cut
         self.choice = choice
         self.store = store
         self._compute = compute
         self._work = work
+        self._keep = keep
         self._workers = workers
         self.started: Runner | None = None
         """The engine, once there was something to compute."""
@@ -212,8 +221,9 @@ class Extractor:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
         self.started = start(
-            self.choice, self.cut.frozen, self._compute, _example(self.cut), self._work
-        )
+            self.choice, self.cut.frozen, self._compute, _example(self.cut), self._work,
+            keep=self._keep,
+        )  # fmt: skip
         if self.started.fallback:
             yield Note(text=self.started.fallback)
 
@@ -230,16 +240,18 @@ def extractor(
 ) -> Extractor:
     """What runs the frozen part of a cut that is placed, for so many `images` (views) in all.
 
-    With `keep` the rows stay in the cache; else they go with the store. Raises `DiskError`, and
+    With `keep` the rows stay in the cache, where it may hold anything; else they go with the store.
+    Raises `DiskError`, and
     what `engine.choose` raises.
     """
+    keep = keep and cache.limit() > 0
     work, answer = work_of(cut.frozen, compute, _example(cut)[:1], images)
     choice = choose(engine, compute, work)
     folder = _entry(_about(cut, compute, choice, backbone), answer) if keep else _temporary()
     store = Store(folder, answer.shape[1:])
     if not keep:
         weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
-    return Extractor(cut, compute, choice, work, store, workers)
+    return Extractor(cut, compute, choice, work, store, keep=keep, workers=workers)
 
 
 def _temporary() -> Path:
@@ -258,6 +270,7 @@ def _example(cut: Cut) -> Tensor:
 def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[str, str]:
     """All that a row depends on besides the image and how it is looked at."""
     return {
+        "what": f"features, up to {cut.at}, of {backbone}",
         "backbone": backbone,
         "computed up to": cut.at,
         "frozen tensors": digest(cut.frozen.state_dict().items()),
