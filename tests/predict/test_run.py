@@ -1,10 +1,13 @@
 """Predicting: the same file gets the same answer, whoever asks."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 
 import tlkit
+import tlkit.predict.run as module
 from tlkit.classifier import load
 from tlkit.data.folder import scan
 from tlkit.data.images import BadImage
@@ -154,6 +157,31 @@ def test_precision_is_as_fitted_unless_told_otherwise(head, colours, monkeypatch
     head.predict(colours)
     head.predict(colours, precision="bf16")
     assert set(seen) == {"fp32", "bf16"}
+
+
+@pytest.mark.parametrize(("bound", "taken"), [(1.0, "bf16"), (0.0, "fp32")])
+def test_the_fastest_precision_is_taken_only_if_it_changes_little(
+    head, colours, monkeypatch, caplog, bound, taken
+):
+    plain = head.predict(colours)
+    monkeypatch.setattr("tlkit.model.device._has_bf16_units", lambda device: True)
+    monkeypatch.setattr(module, "LARGEST_CHANGE", bound)
+    caplog.set_level("INFO", logger="tlkit")
+    logging.getLogger("tlkit").propagate = True
+    found = head.predict(colours, precision="auto")
+    assert f"precision: {taken}" in caplog.text
+    same = [(a.probabilities == b.probabilities).all() for a, b in zip(plain, found, strict=True)]
+    assert all(same) is (taken == "fp32")
+
+
+def test_many_crops_are_worth_a_line_on_the_engine(head, colours, caplog):
+    caplog.set_level("INFO", logger="tlkit")
+    logging.getLogger("tlkit").propagate = True
+    head.predict(colours)
+    assert caplog.text == ""
+    head.predict(colours, tta="ten")
+    assert "engine: eager" in caplog.text
+    assert "240 views" in caplog.text
 
 
 def test_classes_are_matched_by_name_not_by_place(head, tmp_path):

@@ -9,6 +9,7 @@ from torch import nn
 
 import tlkit
 from tlkit.data.folder import scan_parts
+from tlkit.data.pixels import Decoded, Room
 from tlkit.data.split import split
 from tlkit.data.transforms import augmentation
 from tlkit.errors import OptionError, TlkitError
@@ -45,9 +46,11 @@ class Run:
         self.start = self.copy()
         self.judge = judge
         chosen = compute_on("cpu", "fp32")
+        catalog = scan_parts(folder).train
         feed = ImageFeed(
-            module=self.cut.model, catalog=scan_parts(folder).train, seed=0, workers=1,
-            augmentation=augmentation("none", self.cut.model.spec, 0), at_least_px=36,
+            module=self.cut.model, catalog=catalog, seed=0, workers=1,
+            augmentation=augmentation("none", self.cut.model.spec, 0),
+            pixels=Decoded(catalog.paths, at_least_px=36, room=Room("none", 0)),
             batch=self.options.batch,
         )  # fmt: skip
         self.optimizer = optimizer_for(self.cut, self.options, "sgd")

@@ -124,6 +124,7 @@ def test_the_bank_runs_the_frozen_part_once_for_each_view_however_many_epochs(co
 
 def test_a_bank_trains_the_same_head_as_images_do(colours):
     """The frozen part from the bank, and the same run in every step, give one head."""
+    from tlkit.data.pixels import Decoded, Room
     from tlkit.data.transforms import augmentation
     from tlkit.model.build import build
     from tlkit.model.device import compute_on
@@ -150,8 +151,8 @@ def test_a_bank_trains_the_same_head_as_images_do(colours):
             feed = BankFeed(module=one.trained, bank=bank, batch=8, seed=0)
         else:
             feed = ImageFeed(
-                module=one.model, catalog=catalog, augmentation=look, at_least_px=36, batch=8,
-                seed=0, workers=1,
+                module=one.model, catalog=catalog, augmentation=look, batch=8, seed=0, workers=1,
+                pixels=Decoded(catalog.paths, at_least_px=36, room=Room("none", 0)),
             )  # fmt: skip
         steps = epochs(
             one, feed, lambda: Verdict(loss=0, accuracy=0, balanced_accuracy=0), options,
@@ -398,6 +399,7 @@ def test_every_option_changes_something(colours):
         "backbone", "balance", "refit", "device", "workers", "on_bad",
         "plateau_epochs", "cuts", "patience", "monitor",  # tests/train/test_schedule.py
         "folds", "group_by",  # tests/train/test_folds.py
+        "cache", "cache_gb",  # tests/data/test_pixels.py
         "engine", "bank",  # tests/model/test_engine.py, tests/train/test_bank.py
     }  # fmt: skip
 

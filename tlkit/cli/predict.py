@@ -59,9 +59,11 @@ def asked(
 ) -> tuple[Classifier, PredictOptions]:
     """The heads that are meant, and the options with weights that were learnt, which are said."""
     from tlkit.classifier import load
+    from tlkit.cli import show
     from tlkit.predict.ensemble import settle
     from tlkit.steps import finish
 
+    show.decisions()
     classifier = load(list(heads) or None, weights=weights)
     settled = finish(settle(classifier.heads, options), tell)
     if settled != options:

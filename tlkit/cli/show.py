@@ -6,6 +6,7 @@ Results go to standard output; progress and notes go to standard error, progress
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,6 +61,19 @@ def one_line(text: str) -> str:
 def unreadable(one: BadImage) -> None:
     """An image that could not be read, and why, on standard error."""
     click.echo(f"unreadable: {one_line(str(one.path))}: {one_line(one.reason)}", err=True)
+
+
+def decisions() -> None:
+    """From here on, show on standard error what tlkit's rooms decide by themselves."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(record.getMessage(), err=True)
+
+    log = logging.getLogger("tlkit")
+    log.handlers = [Shown()]
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def error(text: str) -> None:

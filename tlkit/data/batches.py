@@ -47,20 +47,24 @@ def batches(
     look: Callable[[Pixels, int], Pixels],
     *,
     sizes: Sequence[int],
-    at_least_px: int,
+    at_least_px: int = 0,
+    source: Callable[[int], Pixels] | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Read `paths` in order, in batches of these sizes, which add up to their number.
 
     `look(image, position)` makes (V, h, w, c) or (h, w, c) of an image (H, W, 3); it runs in
-    threads, and must give the same shape for every image. `workers` 0 means one per core.
+    threads, and must give the same shape for every image. `source(position)` gives the pixels
+    where they are not simply read with `at_least_px`. `workers` 0 means one per core.
     """
 
     def stackable(image: Pixels, position: int) -> Pixels:
         seen = look(image, position)
         return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
 
-    read_ahead = stretches(paths, stackable, sizes=sizes, at_least_px=at_least_px, workers=workers)
+    read_ahead = stretches(
+        paths, stackable, sizes=sizes, at_least_px=at_least_px, source=source, workers=workers
+    )
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             yield _collect(stretch)
@@ -71,19 +75,25 @@ def stretches(
     look: Callable[[Pixels, int], Seen],
     *,
     sizes: Sequence[int],
-    at_least_px: int,
+    at_least_px: int = 0,
+    source: Callable[[int], Pixels] | None = None,
     workers: int = 0,
 ) -> Generator[list[tuple[int, Seen | BadImage]], None, None]:
     """Position and what `look(image, position)` made of each image, or why it is unreadable.
 
-    `sizes`, threads and order as for `batches`; what is seen may differ in shape.
+    `sizes`, `source`, threads and order as for `batches`; what is seen may differ in shape.
     """
     count = workers or os.cpu_count() or 1
     waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
 
+    def pixels(position: int) -> Pixels:
+        if source is not None:
+            return source(position)
+        return read(paths[position], at_least_px=at_least_px)
+
     def work(position: int) -> Seen | BadImage:
         try:
-            return look(read(paths[position], at_least_px=at_least_px), position)
+            return look(pixels(position), position)
         except Unreadable as error:
             return BadImage(path=paths[position], reason=str(error))
 

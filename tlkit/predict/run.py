@@ -8,6 +8,7 @@ Next door: tta.py (which views), dense.py (whole images), ensemble.py (any heads
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,11 @@ from tlkit.options import PredictOptions
 from tlkit.predict.dense import Window, window_of
 from tlkit.predict.shared import Stack, stacked
 from tlkit.predict.tta import Seen, View, seen, views_of
+
+log = logging.getLogger("tlkit")
+
+LARGEST_CHANGE = 0.01
+"""Of a probability, by another precision than the head was fitted with, for --precision auto."""
 
 NEVER_WORTH_COMPILING = 64
 """Crops so few that nobody need look how large the network is."""
@@ -68,7 +74,12 @@ def together(
 
     Everything that can be refused is refused before an image is read.
     """
-    ready = prepare(heads, options).started(options.engine, len(paths))
+    ready = prepare(heads, options)
+    fitted = compute_on(options.device, heads[0].card.precision)
+    # As fitted, to hold the first images' answers against, where they may be others.
+    sure = replace(ready, compute=fitted) if options.precision == "auto" else ready
+    sure_already = sure.compute == ready.compute
+    ready = ready.started(options.engine, len(paths))
     read_ahead = stretches(
         paths,
         lambda image, position: seen(image, ready.views, ready.spec),
@@ -79,6 +90,15 @@ def together(
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             good = [one for _, one in stretch if not isinstance(one, BadImage)]
+            if good and not sure_already:
+                sure_already = True
+                change = _change(ready.probabilities(good), sure.probabilities(good))
+                if change > LARGEST_CHANGE:
+                    ready = sure.started(options.engine, len(paths))
+                log.info(
+                    "precision: %s; the other one changes probabilities by up to %.2g",
+                    ready.compute.precision, change,
+                )  # fmt: skip
             rows = iter(ready.probabilities(good))
             for position, one in stretch:
                 if isinstance(one, BadImage):
@@ -88,6 +108,13 @@ def together(
                     Prediction(path=paths[position], classes=head.classes, probabilities=row)
                     for head, row in zip(heads, next(rows), strict=True)
                 )
+
+
+def _change(
+    one: Sequence[Sequence[NDArray[np.float64]]], other: Sequence[Sequence[NDArray[np.float64]]]
+) -> float:
+    """The largest difference between probabilities of the same images by the same heads."""
+    return float(np.abs(np.array(one) - np.array(other)).max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +141,12 @@ class Ready:
         if crops > NEVER_WORTH_COMPILING:
             work, _ = work_of(module, self.compute, example[:1], crops)
         choice = choose(engine, self.compute, work)
+        if crops > NEVER_WORTH_COMPILING:
+            log.info(choice.reason)
         keep = self.stack.border > 0 and cache.limit() > 0
         runner = start(choice, module, self.compute, example, work, keep=keep)
+        if runner.fallback:
+            log.info(runner.fallback)
         return replace(self, runner=runner)
 
     def probabilities(self, images: Sequence[Seen]) -> list[list[NDArray[np.float64]]]:

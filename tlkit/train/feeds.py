@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tlkit.data.batches import batches, even_parts
 from tlkit.data.folder import Catalog
 from tlkit.data.images import BadImage, Pixels, refuse
+from tlkit.data.pixels import Decoded
 from tlkit.data.transforms import Augmentation
 from tlkit.train.bank import Bank, none_readable
 from tlkit.train.events import Tick
@@ -74,7 +75,8 @@ class ImageFeed:
     module: nn.Module
     catalog: Catalog
     augmentation: Augmentation
-    at_least_px: int
+    pixels: Decoded
+    """Of the catalog's images."""
     batch: int
     seed: int
     workers: int
@@ -99,7 +101,7 @@ class ImageFeed:
             [paths[i] for i in order],
             look,
             sizes=sizes,
-            at_least_px=self.at_least_px,
+            source=lambda position: self.pixels(int(order[position])),
             workers=self.workers,
         ):
             # All were read before the first epoch; a file that vanished since ends the fit.

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tlkit.data.batches import batches, even_parts
 from tlkit.data.folder import Catalog
 from tlkit.data.images import refuse
+from tlkit.data.pixels import Decoded
 from tlkit.data.transforms import plain
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
@@ -91,7 +92,7 @@ def bank_logits(cut: Cut, compute: Compute, bank: Bank, *, batch: int = 256) -> 
 
 
 def image_logits(
-    cut: Cut, compute: Compute, catalog: Catalog, *, batch: int, workers: int
+    cut: Cut, compute: Compute, catalog: Catalog, pixels: Decoded, *, batch: int, workers: int
 ) -> Tensor:
     """(N, C) logits of the whole model on the plain views of a catalog's images."""
     spec = cut.model.spec
@@ -101,7 +102,7 @@ def image_logits(
         catalog.paths,
         lambda image, position: plain(spec, image),
         sizes=even_parts(len(catalog), batch),
-        at_least_px=spec.resize_px,
+        source=pixels,
         workers=workers,
     ):
         refuse(list(part.bad.values()), do="put them back: they were readable when the fit began")

@@ -102,8 +102,8 @@ def for_the_probe(options: FitOptions) -> FitOptions:
     """The options of probe+finetune's first part: the same head, everything else by default."""
     kept = (
         "backbone", "weights", "attach", "head", "hidden", "dropout", "pool", "label_smoothing",
-        "balance", "monitor", "val_fraction", "seed", "device", "precision", "layout", "workers",
-        "on_bad",
+        "balance", "monitor", "val_fraction", "seed", "device", "precision", "engine", "bank",
+        "layout", "workers", "on_bad",
     )  # fmt: skip
     same = {name: getattr(options, name) for name in kept}
     return FitOptions(**same, strategy="probe", freeze="backbone", refit=False)
@@ -232,6 +232,12 @@ def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[
         not cut.has_bank and options.strategy != "probe+finetune",
         "a frozen part to run once and keep (--freeze features)",
     )
+    yield (
+        ["cache", "cache_gb"],
+        cut.has_bank,
+        "training through the pixels; here features are stored (--bank)",
+    )
+    yield ["cache_gb"], options.cache == "none", "--cache ram or --cache disk"
     yield ["jitter"], recipe.augment != "vgg", "--augment vgg, whose sizes these are"
     yield (
         ["mixup", "cutmix"],

@@ -20,6 +20,7 @@ from torch import Tensor
 from tlkit.backbone import Backbone
 from tlkit.data.folder import Catalog
 from tlkit.data.images import BadImage, refuse
+from tlkit.data.pixels import Decoded, Room
 from tlkit.data.split import Splits
 from tlkit.data.transforms import Augmentation, augmentation
 from tlkit.errors import FolderError, OptionError, listing
@@ -377,23 +378,28 @@ def _from_images(
         if test is not None:
             test, test_bad = yield from readable(test, workers=options.workers)
         yield from about_bad(options, bad + test_bad)
+    spec = cut.model.spec
+    room = Room(options.cache, int(options.cache_gb * 1e9))
     # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
-    at_least_px = 2 * cut.model.spec.crop_px
+    pixels = Decoded(train.paths, at_least_px=2 * spec.crop_px, room=room)
+    val_pixels = Decoded(val.paths, at_least_px=spec.resize_px, room=room)
 
-    def logits_of(catalog: Catalog) -> Tensor:
-        return image_logits(cut, compute, catalog, batch=options.batch, workers=options.workers)
+    def logits_of(catalog: Catalog, found: Decoded) -> Tensor:
+        return image_logits(
+            cut, compute, catalog, found, batch=options.batch, workers=options.workers
+        )
 
     def tested(catalog: Catalog) -> Tested:
-        return Tested(
-            labels=catalog.labels, probabilities=probabilities(logits_of(catalog)), bad=test_bad
-        )
+        once = Decoded(catalog.paths, at_least_px=spec.resize_px, room=Room("none", 0))
+        logits = logits_of(catalog, once)
+        return Tested(labels=catalog.labels, probabilities=probabilities(logits), bad=test_bad)
 
     return Course(
         feed=ImageFeed(
             module=cut.model,
             catalog=train,
             augmentation=augment,
-            at_least_px=at_least_px,
+            pixels=pixels,
             batch=options.batch,
             seed=options.seed,
             workers=options.workers,
@@ -401,7 +407,7 @@ def _from_images(
         train_labels=torch.from_numpy(train.labels),
         val_labels=torch.from_numpy(val.labels),
         classes=len(splits.train.classes),
-        val_logits=lambda: logits_of(val),
+        val_logits=lambda: logits_of(val, val_pixels),
         test=None if test is None else partial(tested, test),
         bad=bad,
         banks=None,
