@@ -282,6 +282,7 @@ def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Car
                 "freeze": trained.options.freeze,
                 "lr": trained.options.lr,
                 "backbone_lr": trained.options.backbone_lr,
+                "batch": trained.options.batch,
                 "batchnorm": trained.options.batchnorm,
                 "device": str(trained.compute.device),
                 "precision": trained.compute.precision,

@@ -283,7 +283,12 @@ class FitOptions(ShapeOptions):
         "Passes over the training images; for lbfgs, penalties tried from strong to weak.",
         min=1,
     )
-    batch: int = option(32, "Images in one pass of the network while training.", min=1)
+    batch: int = option(
+        0,
+        "Images in one pass of what is trained. 0: 32; where features are stored of more than 2048 "
+        "images, a 64th of these, at most 1024.",
+        min=0,
+    )
     accumulate: int = option(
         1,
         "Batches whose gradients make one step: as a batch that many times larger, except to a "

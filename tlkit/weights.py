@@ -43,7 +43,7 @@ class InputSpec:
     std: tuple[float, ...]
     """Per channel (RGB), on pixels scaled to [0, 1]."""
     interpolation: str = "bilinear"
-    """`bilinear` or `bicubic`, for enlarging; shrinking always averages the area."""
+    """`bilinear` or `bicubic`; antialiased where an image shrinks."""
     channels: int = 3
 
     def __post_init__(self) -> None:

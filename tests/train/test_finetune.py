@@ -41,7 +41,9 @@ class Run:
     """The loop on its own: a cut, and its tensors after each epoch."""
 
     def __init__(self, folder, judge=lambda: SAME, **options):
-        self.options = FitOptions(**{"freeze": "none", "lr": 0.01, "backbone_lr": 0.01, **options})
+        self.options = FitOptions(
+            **{"freeze": "none", "lr": 0.01, "backbone_lr": 0.01, "batch": 32, **options}
+        )
         self.cut = build(TINY, plan_of(self.options), 3).cut
         self.start = self.copy()
         self.judge = judge

@@ -14,7 +14,7 @@ from tlkit.testing import TINY
 from tlkit.train.feeds import BankFeed, shuffled
 from tlkit.train.judge import balanced_weights, verdict
 from tlkit.train.optimizer import optimizer_for
-from tlkit.train.recipe import plan_of
+from tlkit.train.recipe import for_steps, plan_of
 from tlkit.train.schedule import Pace
 
 
@@ -102,3 +102,12 @@ def test_a_plan_is_the_part_of_the_options_that_shapes_the_network():
         weights="default", attach="replace", head="mlp", hidden=9, dropout=0.3, pool="keep",
         freeze="none", seed=0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "batch"),
+    [(0, 0, 32), (800, 0, 32), (6400, 0, 100), (10**6, 0, 1024), (10**6, 7, 7), (0, 5, 5)],
+)
+def test_a_step_on_stored_features_takes_a_64th_of_many(stored, given, batch):
+    options = for_steps(FitOptions(batch=given), scratch=False, stored=stored)
+    assert options.batch == batch

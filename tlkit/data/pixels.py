@@ -51,7 +51,6 @@ class Room:
         place = np.frombuffer(self._bytes, np.uint8, math.prod(image.shape), begin)
         kept = place.reshape(image.shape)
         kept[:] = image
-        kept.flags.writeable = False
         return kept
 
 

@@ -74,18 +74,21 @@ def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
     return replace(options, freeze=freeze)
 
 
-def for_steps(options: FitOptions, *, scratch: bool) -> FitOptions:
-    """The options with what training in steps needs decided: both rates, and `batchnorm`.
+def for_steps(options: FitOptions, *, scratch: bool, stored: int) -> FitOptions:
+    """The options with what training in steps needs decided: rates, batch size and `batchnorm`.
 
     A backbone from random weights learns as fast as its head; a pretrained one is to stay near
     where it is, and all the more with a head that fits it already: then large steps undo the probe.
+    Of `stored` features a step takes more than of pixels: it costs little more, and an epoch of
+    many images has steps enough.
     """
+    batch = options.batch or max(32, min(stored // 64, 1024))
     lr = options.lr or (1e-4 if options.strategy == "probe+finetune" else 1e-3)
     backbone_lr = options.backbone_lr or (lr if scratch else lr / 10)
     batchnorm = options.batchnorm
     if batchnorm == "auto":
         batchnorm = "learn" if scratch else "keep"
-    return replace(options, lr=lr, backbone_lr=backbone_lr, batchnorm=batchnorm)
+    return replace(options, lr=lr, backbone_lr=backbone_lr, batch=batch, batchnorm=batchnorm)
 
 
 def rates_in_words(options: FitOptions, cut: Cut) -> str:

@@ -246,7 +246,8 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
     )
     augment = augmentation(recipe.augment, cut.model.spec, options.seed, jitter=options.jitter)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
-    options = for_steps(options, scratch=scratch)
+    stored = len(splits.train) if cut.has_bank else 0
+    options = for_steps(options, scratch=scratch, stored=stored)
     refuse_lone_images(options, cut, recipe)
     return Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
