@@ -164,7 +164,9 @@ def resize(image: Pixels, shorter_px: int, interpolation: str) -> Pixels:
 
     scale = shorter_px / min(height, width)
     size = (max(shorter_px, round(height * scale)), max(shorter_px, round(width * scale)))
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    # torch shares memory only with what lies in order and may be written to.
+    own = np.require(image, requirements=["C", "W"])
+    pixels = torch.from_numpy(own).permute(2, 0, 1)[None]
     scaled = functional.interpolate(pixels, size=size, mode=interpolation, antialias=True)
     found: Pixels = scaled[0].permute(1, 2, 0).numpy()
     return found
