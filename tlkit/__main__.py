@@ -1,5 +1,5 @@
 """`python -m tlkit`: the command line."""
 
-from tlkit.cli import main
+from tlkit.cli import run
 
-main()
+run()

@@ -8,6 +8,8 @@ Next door: classifier.py (using what was fitted), runs.py (what lies in a run fo
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import threading
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,6 +93,7 @@ def fit_events(
     refuse_occupied(run, replace=replace)
     runs.refuse_among_photos(run, folder)
     chosen = choose(options.backbone)
+    _import_ahead("scipy.optimize", "matplotlib.figure")
     parts = scan_parts(folder)
     if parts.val is not None and not options.folds:
         options.refuse(["val_fraction"], "a folder without a val part of its own")
@@ -167,6 +170,16 @@ def _cross(
         )
         write_scores(staged, result)
     return result
+
+
+def _import_ahead(*modules: str) -> None:
+    """Import what comes later while images are read, which leaves the interpreter free."""
+
+    def work() -> None:
+        for one in modules:
+            importlib.import_module(one)
+
+    threading.Thread(target=work, name="tlkit-import", daemon=True).start()
 
 
 def _refuse_early(options: FitOptions) -> None:

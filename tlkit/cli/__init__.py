@@ -9,6 +9,8 @@ Exit status: 0 done; 1 done, but some images could not be read; 2 an error that 
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from typing import Any
 
@@ -28,6 +30,27 @@ from tlkit.cli import (
     summary,
 )
 from tlkit.errors import TlkitError
+
+
+def run() -> None:
+    """The console script: `main`, and an end without delay.
+
+    Python would take torch apart, object by object, which lasts a second.
+    """
+    status: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code
+    if not isinstance(status, int):
+        sys.exit(None if status is None else str(status))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # whoever read it has gone
+            status = status or 1
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 class Commands(click.Group):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
-from torchvision.transforms import v2
 
 from tlkit.options import FitOptions
 
@@ -19,13 +18,16 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 def mix_for(options: FitOptions, classes: int) -> Mix | None:
     """What --mixup and --cutmix mean; both: one of them for each batch. None: neither."""
+    if not options.mixup and not options.cutmix:
+        return None
+    # Here: importing torchvision takes longer than a small fit.
+    from torchvision.transforms import v2
+
     kinds: list[v2.Transform] = []
     if options.mixup:
         kinds.append(v2.MixUp(alpha=float(options.mixup), num_classes=classes))
     if options.cutmix:
         kinds.append(v2.CutMix(alpha=float(options.cutmix), num_classes=classes))
-    if not kinds:
-        return None
     chosen = v2.RandomChoice(kinds)
 
     def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,6 @@ from functools import cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
@@ -189,6 +188,8 @@ def _minimise(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) ->
             gradient[:, -1] += slope.sum(dim=0)
         total = plain + penalty / 2 * float(weight.square().sum())
         return total, gradient.double().cpu().numpy().ravel()
+
+    from scipy.optimize import minimize
 
     bias = layer.bias[:, None].double().cpu()
     start = torch.cat([span.inside(layer.weight).double().cpu(), bias], dim=1).numpy().ravel()
