@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from tlkit.tables import markdown
+
 HERE = Path(__file__).parent
 SAMPLE_S = 0.2
 
@@ -111,10 +113,7 @@ def in_turn(programs: Mapping[str, Sequence[str | Path]], repeat: int) -> dict[s
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a Markdown table."""
-    print("| " + " | ".join(header) + " |")
-    print("|" + "---|" * len(header))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    print(markdown(header, rows))
 
 
 def costs_table(costs: Mapping[str, Sequence[Cost]], *, of: str, score: str = "accuracy") -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from tlkit.errors import OptionError, unknown
+from tlkit.errors import OptionError, pick
 from tlkit.files import disk_errors, write_text
 
 ABOUT = "about.json"
@@ -72,6 +72,11 @@ def entries() -> list[Entry]:
     return sorted((one for one in found if one is not None), key=lambda one: -one.used)
 
 
+def entry(name: str) -> Entry:
+    """The entry of that name. Raises `UnknownName`."""
+    return pick({one.name: one for one in entries()}, name, "cache entry")
+
+
 def _entry(path: Path) -> Entry | None:
     # Another process may be deleting it just now.
     with contextlib.suppress(OSError, ValueError):
@@ -88,11 +93,7 @@ def _entry(path: Path) -> Entry | None:
 
 def clear(names: Sequence[str] = ()) -> list[Entry]:
     """Delete these entries, or all; what was deleted. Raises `UnknownName` before any is."""
-    there = {one.name: one for one in entries()}
-    for name in names:
-        if name not in there:
-            raise unknown(list(there), name, "cache entry")
-    gone = [one for one in there.values() if not names or one.name in names]
+    gone = [entry(name) for name in dict.fromkeys(names)] if names else entries()
     for one in gone:
         with disk_errors(one.path):
             shutil.rmtree(one.path)

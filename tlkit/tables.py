@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from tlkit.backbone import Backbone, Family
 from tlkit.data.transforms import PRESETS
+from tlkit.model.engine import ENGINES
 from tlkit.model.heads import HEADS
 from tlkit.options import Checked, declared
 from tlkit.plugins import find, load
@@ -40,6 +41,13 @@ def policies() -> str:
     """`predict.tta.POLICIES`"""
     return markdown(
         ("policy", "views"), [(f"`{name}`", policy.about) for name, policy in POLICIES.items()]
+    )
+
+
+def engines() -> str:
+    """`model.engine.ENGINES`"""
+    return markdown(
+        ("engine", "what it is"), [(f"`{name}`", one.about) for name, one in ENGINES.items()]
     )
 
 

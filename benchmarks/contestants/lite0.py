@@ -18,3 +18,13 @@ def lite0(classes: int) -> torch.nn.Module:
     network.load_state_dict(dict(zip(names, given.values(), strict=True)))
     network.reset_classifier(classes)
     return network
+
+
+def with_frozen_body(classes: int) -> torch.nn.Module:
+    """The same, of which the classifier alone is trained."""
+    network = lite0(classes)
+    for one in network.parameters():
+        one.requires_grad = False
+    for one in network.get_classifier().parameters():
+        one.requires_grad = True
+    return network

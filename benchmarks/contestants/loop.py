@@ -10,28 +10,19 @@ import json
 import sys
 
 import torch
-from lite0 import MEAN, PX, RESIZE_PX, STD, lite0
+from folders import datasets
+from lite0 import with_frozen_body
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
 if __name__ == "__main__":
     folder, epochs = sys.argv[1], int(sys.argv[2])
-    normal = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    crop = [transforms.RandomResizedCrop(PX), transforms.RandomHorizontalFlip(), *normal]
-    centre = [transforms.Resize(RESIZE_PX), transforms.CenterCrop(PX), *normal]
-    train = ImageFolder(f"{folder}/train", transforms.Compose(crop))
-    test = ImageFolder(f"{folder}/test", transforms.Compose(centre))
+    train, test = datasets(folder)
     loaders = {
         True: DataLoader(train, batch_size=32, shuffle=True, num_workers=2),
         False: DataLoader(test, batch_size=32, num_workers=2),
     }
-    network = lite0(len(train.classes))
-    for one in network.parameters():
-        one.requires_grad = False
-    for one in network.get_classifier().parameters():
-        one.requires_grad = True
+    network = with_frozen_body(len(train.classes))
     optimizer = torch.optim.SGD(network.get_classifier().parameters(), lr=0.01, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
     for _ in range(epochs):

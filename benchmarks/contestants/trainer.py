@@ -7,10 +7,9 @@ import sys
 import tempfile
 
 import torch
-from lite0 import MEAN, PX, RESIZE_PX, STD, lite0
+from folders import datasets
+from lite0 import with_frozen_body
 from torch import nn
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 from transformers import Trainer, TrainingArguments
 
 
@@ -33,16 +32,8 @@ def stacked(members: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     folder, epochs = sys.argv[1], int(sys.argv[2])
-    normal = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    crop = [transforms.RandomResizedCrop(PX), transforms.RandomHorizontalFlip(), *normal]
-    centre = [transforms.Resize(RESIZE_PX), transforms.CenterCrop(PX), *normal]
-    train = ImageFolder(f"{folder}/train", transforms.Compose(crop))
-    test = ImageFolder(f"{folder}/test", transforms.Compose(centre))
-    network = lite0(len(train.classes))
-    for one in network.parameters():
-        one.requires_grad = False
-    for one in network.get_classifier().parameters():
-        one.requires_grad = True
+    train, test = datasets(folder)
+    network = with_frozen_body(len(train.classes))
     with tempfile.TemporaryDirectory() as place:
         trainer = Trainer(
             Wrapped(network),

@@ -27,28 +27,25 @@ def command(names: tuple[str, ...], clear: bool) -> None:
 
     from tlkit import cache
     from tlkit.cli import show
-    from tlkit.errors import unknown
 
     if clear:
         gone = cache.clear(names)
         size = sum(one.size for one in gone)
         click.echo(f"deleted {len(gone)} entries, {decimal(size)}")
         return
-    there = {one.name: one for one in cache.entries()}
-    for name in names:
-        if name not in there:
-            raise unknown(list(there), name, "cache entry")
-    if len(names) > 1:
+    chosen = [cache.entry(name) for name in names]
+    if len(chosen) > 1:
         raise OptionError(
             "one entry can be shown at a time",
             found=f"{len(names)} names",
             expected="one, or several with --clear",
             do="name one",
         )
-    if names:
-        show.table(["made of", ""], [[key, text] for key, text in there[names[0]].about.items()])
+    if chosen:
+        show.table(["made of", ""], [[key, text] for key, text in chosen[0].about.items()])
         return
-    total = sum(one.size for one in there.values())
+    there = cache.entries()
+    total = sum(one.size for one in there)
     rows = [
         [
             one.name,
@@ -56,7 +53,7 @@ def command(names: tuple[str, ...], clear: bool) -> None:
             decimal(one.size),
             f"{datetime.fromtimestamp(one.used):%Y-%m-%d %H:%M}",
         ]
-        for one in there.values()
+        for one in there
     ]
     if rows:
         show.table(["entry", "what", "size", "last used"], rows, right=[2])

@@ -212,8 +212,13 @@ def _fault(call: Call, module: nn.Module, compute: Compute, example: Tensor) -> 
     found = call(example)
     if found.shape != expected.shape:
         return f"an output {tuple(found.shape)}, not {tuple(expected.shape)}"
-    off = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    off = off_by(found, expected)
     return "" if off <= TOLERANCE[compute.precision] else f"an answer that is off by {off:.2g}"
+
+
+def off_by(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two answers of one shape, as a share of the largest number."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
@@ -253,7 +258,7 @@ def _inductor(module: nn.Module, compute: Compute, example: Tensor, work: Work, 
     import torch._inductor.config
 
     on_gpu = compute.device.type == "cuda"
-    # CUDA graphs spare launching each kernel; a graph is of one size, hence not dynamic.
+    # CUDA graphs, which spare launching each kernel.
     compiled: Any = torch.compile(module, mode="reduce-overhead" if on_gpu else None)
 
     def call(images: Tensor) -> Tensor:
@@ -352,21 +357,22 @@ def _lacks_inductor(compute: Compute) -> str:
 
 ENGINES: Mapping[str, Engine] = {
     "eager": Engine(
-        about="torch as it is, BatchNorms folded into convolutions",
+        about="torch as it is, channels-last, BatchNorms folded into the convolutions before them",
         lacks=lambda compute: "",
         make=_eager,
         start_s=0.0,
         speed={"fp32": 1.0, "bf16": 1.0},
     ),
     "openvino": Engine(
-        about="compiled for the processor by OpenVINO; the extra tlkit[openvino]",
+        about="compiled for the processor by OpenVINO, in about 3 s: "
+        "`pip install 'tlkit[openvino]'`",
         lacks=_lacks_openvino,
         make=_openvino,
         start_s=3.0,
         speed={"fp32": 1.4, "bf16": 3.0},
     ),
     "inductor": Engine(
-        about="compiled by torch, which needs a C++ compiler, or triton on a GPU",
+        about="compiled by torch, in about half a minute; needs a C++ compiler, or triton on a GPU",
         lacks=_lacks_inductor,
         make=_inductor,
         start_s=30.0,

@@ -75,10 +75,10 @@ def together(
     Everything that can be refused is refused before an image is read.
     """
     ready = prepare(heads, options)
-    fitted = compute_on(options.device, heads[0].card.precision)
     # As fitted, to hold the first images' answers against, where they may be others.
-    sure = replace(ready, compute=fitted) if options.precision == "auto" else ready
-    sure_already = sure.compute == ready.compute
+    sure: Ready | None = None
+    if options.precision == "auto" and ready.compute.precision != heads[0].card.precision:
+        sure = replace(ready, compute=compute_on(options.device, heads[0].card.precision))
     ready = ready.started(options.engine, len(paths))
     read_ahead = stretches(
         paths,
@@ -90,8 +90,7 @@ def together(
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             good = [one for _, one in stretch if not isinstance(one, BadImage)]
-            if good and not sure_already:
-                sure_already = True
+            if good and sure is not None:
                 change = _change(ready.probabilities(good), sure.probabilities(good))
                 if change > LARGEST_CHANGE:
                     ready = sure.started(options.engine, len(paths))
@@ -99,6 +98,7 @@ def together(
                     "precision: %s; the other one changes probabilities by up to %.2g",
                     ready.compute.precision, change,
                 )  # fmt: skip
+                sure = None
             rows = iter(ready.probabilities(good))
             for position, one in stretch:
                 if isinstance(one, BadImage):

@@ -80,11 +80,12 @@ def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> Seen:
         for px in {view.shorter_px for view in views}
     }
     places = [_place(scaled[view.shorter_px], view, spec.crop_px) for view in views]
-    different = dict.fromkeys(places)
+    different: dict[_Place, int] = {}
+    of = tuple(different.setdefault(one, len(different)) for one in places)
     return Seen(
         pixels=tuple(_cut(scaled[one.shorter_px], one) for one in different),
         whole=tuple(one.whole for one in different),
-        of=tuple(list(different).index(one) for one in places),
+        of=of,
     )
 
 
@@ -103,16 +104,17 @@ class _Place:
 
 def _place(image: Pixels, view: View, px: int) -> _Place:
     height, width = image.shape[:2]
-    if view.whole:
-        return _Place(
-            shorter_px=view.shorter_px, mirrored=view.mirrored, whole=True,
-            top=0, left=0, height=height, width=width,
-        )  # fmt: skip
+    # All of it where the view is the whole image: then there is no room around it.
+    high, wide = (height, width) if view.whole else (px, px)
     return _Place(
-        shorter_px=view.shorter_px, mirrored=view.mirrored, whole=False,
-        top=int((height - px) * view.down), left=int((width - px) * view.right),
-        height=px, width=px,
-    )  # fmt: skip
+        shorter_px=view.shorter_px,
+        mirrored=view.mirrored,
+        whole=view.whole,
+        top=int((height - high) * view.down),
+        left=int((width - wide) * view.right),
+        height=high,
+        width=wide,
+    )
 
 
 def _cut(image: Pixels, place: _Place) -> Pixels:

@@ -38,7 +38,7 @@ from tlkit.errors import FolderError, listing
 from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
-from tlkit.model.engine import Choice, Runner, Work, choose, start, work_of
+from tlkit.model.engine import Choice, Runner, Work, choose, off_by, start, work_of
 from tlkit.train.events import Note, Tick
 from tlkit.train.store import KEY_BYTES, Store
 from tlkit.weights import digest
@@ -148,7 +148,8 @@ class Extractor:
             )
         finally:
             self.store.settle()
-            cache.prune(keep=[self.store.folder.name])
+            if self._keep:
+                cache.prune(keep=[self.store.folder.name])
         good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
         unreadable = tuple(
             BadImage(path=catalog.paths[number], reason=bad[tuple(those)])
@@ -241,8 +242,7 @@ def extractor(
     """What runs the frozen part of a cut that is placed, for so many `images` (views) in all.
 
     With `keep` the rows stay in the cache, where it may hold anything; else they go with the store.
-    Raises `DiskError`, and
-    what `engine.choose` raises.
+    Raises `DiskError`, and what `engine.choose` raises.
     """
     keep = keep and cache.limit() > 0
     work, answer = work_of(cut.frozen, compute, _example(cut)[:1], images)
@@ -290,20 +290,17 @@ def _entry(about: Mapping[str, str], answer: Tensor) -> Path:
     name = re.sub(r"\W+", "-", about["backbone"])[:40]
     folder = cache.root() / f"{name}-{_blake(text.encode()).hexdigest()}"
     kept = folder / "answer.npy"
-    if kept.exists() and not _alike(np.load(kept, allow_pickle=False), answer.numpy()):
-        with disk_errors(folder):
-            shutil.rmtree(folder)
+    if kept.exists():
+        before = torch.from_numpy(np.load(kept, allow_pickle=False))
+        if before.shape != answer.shape or not off_by(before, answer) <= SAME:
+            with disk_errors(folder):
+                shutil.rmtree(folder)
     cache.begin(folder, about)
     if not kept.exists():
         file = io.BytesIO()
         np.save(file, answer.numpy())
         write_bytes(kept, file.getvalue())
     return folder
-
-
-def _alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    most = float(np.abs(other).max(initial=1e-12))
-    return one.shape == other.shape and float(np.abs(one - other).max(initial=0.0)) <= SAME * most
 
 
 def _blake(data: bytes) -> Any:
