@@ -433,7 +433,7 @@ class FitOptions(ShapeOptions):
         "depends on the processor; it changes results by rounding only.",
         choices=("auto", "channels-last", "contiguous"),
     )
-    workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)
+    workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)
     on_bad: str = option(
         "error",
         "What an unreadable image does: end the fit, or be left out and listed.",
@@ -485,7 +485,7 @@ class PredictOptions(Checked):
         "What runs the network; auto weighs the time of compiling against the number of images.",
         metavar=ENGINES_HELP,
     )
-    workers: int = option(0, "Threads that read images; 0 is one per core.", min=0)
+    workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tlkit.data.batches import AHEAD, batches, even_parts
+from tlkit.data.batches import AHEAD, _readers, batches, even_parts
 from tlkit.data.images import read
 
 COUNT = 11
@@ -105,6 +105,41 @@ def test_a_stretch_without_a_readable_file_is_an_empty_batch(paths, tmp_path):
 
 def test_no_paths_make_no_batches():
     assert run([], sizes=even_parts(0, 4)) == []
+
+
+def most_readers_at_once(paths, look, **options):
+    """How many images were looked at at one time, at most."""
+    now, most, lock = 0, 0, threading.Lock()
+
+    def counted(image, position):
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        look()
+        with lock:
+            now -= 1
+        return image
+
+    run(paths * 9, counted, sizes=[9] * COUNT, **options)
+    return most
+
+
+def waits():
+    time.sleep(0.01)
+
+
+def test_threads_that_wait_for_a_disk_get_company(paths, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert most_readers_at_once(paths, waits) > 3
+    assert most_readers_at_once(paths, waits, workers=2) <= 2
+
+
+@pytest.mark.parametrize(
+    ("took", "readers"),
+    [([(1.0, 1.0)], 4), ([(1.0, 0.5), (2.0, 1.0)], 8), ([(1.0, 0.0)], 32), ([(0.5, 1.0)], 2)],
+)
+def test_readers_are_as_many_as_keep_four_cores_busy(took, readers):
+    assert _readers(took, 4) == readers
 
 
 def readers() -> list[threading.Thread]:

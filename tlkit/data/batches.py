@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ Seen = TypeVar("Seen")
 
 AHEAD = 3
 """Stretches that may wait for the network; what bounds the memory."""
+
+MOST_PER_CORE = 8
+"""Threads, where they mostly wait for a disk or a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +54,13 @@ def batches(
     at_least_px: int = 0,
     source: Callable[[int], Pixels] | None = None,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Read `paths` in order, in batches of these sizes, which add up to their number.
 
     `look(image, position)` makes (V, h, w, c) or (h, w, c) of an image (H, W, 3); it runs in
     threads, and must give the same shape for every image. `source(position)` gives the pixels
-    where they are not simply read with `at_least_px`. `workers` 0 means one per core.
+    where they are not simply read with `at_least_px`. `workers` 0: as many threads as keep the
+    cores busy, which the first batch tells.
     """
 
     def stackable(image: Pixels, position: int) -> Pixels:
@@ -83,7 +88,8 @@ def stretches(
 
     `sizes`, `source`, threads and order as for `batches`; what is seen may differ in shape.
     """
-    count = workers or os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    took: deque[tuple[float, float]] = deque(maxlen=4096)
     waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
 
     def pixels(position: int) -> Pixels:
@@ -92,21 +98,40 @@ def stretches(
         return read(paths[position], at_least_px=at_least_px)
 
     def work(position: int) -> Seen | BadImage:
+        began = time.perf_counter(), time.thread_time()
         try:
             return look(pixels(position), position)
         except Unreadable as error:
             return BadImage(path=paths[position], reason=str(error))
+        finally:
+            took.append((time.perf_counter() - began[0], time.thread_time() - began[1]))
 
-    pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix="tlkit-read")
-    try:
+    with contextlib.ExitStack() as pools:
+        pool = _pool(workers or cores, pools)
         positions = iter(range(len(paths)))
-        for size in sizes:
+        for number, size in enumerate(sizes):
             while len(waiting) < AHEAD * size and (position := next(positions, None)) is not None:
                 waiting.append((position, pool.submit(work, position)))
             stretch = [waiting.popleft() for _ in range(size)]
-            yield [(position, future.result()) for position, future in stretch]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            results = [(position, future.result()) for position, future in stretch]
+            # The network has not begun yet, so what they waited for was the disk.
+            if number == 0 and not workers and (more := _readers(took, cores)) > cores:
+                pool = _pool(more, pools)
+            yield results
+
+
+def _pool(threads: int, stack: contextlib.ExitStack) -> ThreadPoolExecutor:
+    """Threads that end with the stack, without what they have not begun."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tlkit-read")
+    stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+    return pool
+
+
+def _readers(took: Collection[tuple[float, float]], cores: int) -> int:
+    """Threads that keep the cores busy, by the seconds and CPU seconds that images took."""
+    wall_s, cpu_s = (sum(each) for each in zip(*took, strict=True))
+    wanted: int = round(cores * wall_s / max(cpu_s, 1e-9))
+    return min(max(1, wanted), MOST_PER_CORE * cores)
 
 
 def even_parts(count: int, most: int) -> list[int]:

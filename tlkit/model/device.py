@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,12 +41,39 @@ class Compute:
 
     def run(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """The module's output in fp32; gradients flow if the caller lets them."""
-        inputs = inputs.to(self.device, non_blocking=True)
+        inputs = self.send(inputs)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self._memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             output: Tensor = module(inputs)
         return output.float()
+
+    def send(self, inputs: Tensor) -> Tensor:
+        """On the device; to a GPU beside what it is computing."""
+        if self.device.type != "cuda" or inputs.device.type != "cpu":
+            return inputs.to(self.device)
+        copies = _copies(self.device)
+        with torch.cuda.stream(copies):
+            sent = inputs.pin_memory().to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(copies)
+        sent.record_stream(computing)
+        return sent
+
+    def fetch(self, found: Tensor) -> Callable[[], Tensor]:
+        """Begin to bring it to the CPU; what is returned waits for it."""
+        if found.device.type != "cuda":
+            there = found.cpu()
+            return lambda: there
+        coming = found.to("cpu", non_blocking=True)  # into memory that torch pins
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(found.device))
+
+        def wait() -> Tensor:
+            arrived.synchronize()
+            return coming
+
+        return wait
 
     @property
     def _memory_format(self) -> torch.memory_format:
@@ -61,6 +88,9 @@ def compute_on(device: str, precision: str, layout: str = "auto") -> Compute:
         precision = "bf16" if _has_bf16_units(chosen) else "fp32"
     if chosen.type == "cpu":
         _keep_memory()
+    if chosen.type == "cuda":
+        # Batches are of one or two shapes, each of which cuDNN tries its algorithms on once.
+        torch.backends.cudnn.benchmark = True
     layout = "channels-last" if layout == "auto" else layout
     return Compute(device=chosen, precision=precision, layout=layout)
 
@@ -91,6 +121,12 @@ def _device(name: str) -> torch.device:
             do="choose one of these",
         )
     return torch.device(name)
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream that brings images to this GPU."""
+    return torch.cuda.Stream(device)
 
 
 @cache

@@ -1,7 +1,8 @@
 """Engine: what runs a network that no longer changes over many images, as fast as the machine can.
 
 In: a module in eval mode whose first part is the normalisation, so that uint8 goes in; where to
-compute; how much work there is. Out: a `Runner`, which gives fp32 on the CPU.
+compute; how much work there is. Out: a `Runner`, which gives fp32 on the CPU, and can begin with
+the next images before it is asked for the last ones.
 An engine is a row in `ENGINES`. Compiling takes seconds, so `auto` weighs it against the work; the
 numbers that it weighs by are constants, for the same folder must always get the same engine.
 Next door: device.py (device and precision), which also runs what is still being trained.
@@ -15,12 +16,13 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +32,18 @@ from tlkit.errors import OptionError, pick
 from tlkit.model.device import Compute
 from tlkit.weights import digest
 
-Call = Callable[[Tensor], Tensor]
-"""(B, channels, px, px) uint8 -> (B, ...) fp32 on the CPU."""
+Answer = Callable[[], Tensor]
+"""Waits for (B, ...) fp32 on the CPU. Called once."""
+
+Submit = Callable[[Tensor], Answer]
+"""Begins with (B, channels, px, px) uint8; B is at least 1."""
+
+T = TypeVar("T")
+
+
+Keep = Literal["nothing", "found", "anew"]
+"""Of what was compiled, for the next process: nothing; what is there already or is made now; that
+which is made now, in the place of what is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +67,8 @@ class Engine:
     about: str
     lacks: Callable[[Compute], str]
     """What is missing to use it here; empty where nothing is."""
-    make: Callable[[nn.Module, Compute, Tensor, Work, bool], Call]
-    """(module, compute, example images, work, keep) -> what runs the module.
-
-    With `keep`, what was compiled may be kept for the next process.
-    """
+    make: Callable[[nn.Module, Compute, Tensor, Work, Keep], Submit]
+    """(module, compute, example images, work, keep) -> what runs the module."""
     start_s: float
     """Seconds that making it takes."""
     speed: Mapping[str, float]
@@ -81,12 +90,26 @@ class Runner:
     """A module, started on an engine."""
 
     name: str
-    call: Call
+    submit: Submit
     fallback: str = ""
     """Why it is not the engine that was decided on; empty where it is."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self.call(images)
+        return self.submit(images)()
+
+    def each(self, parts: Iterable[tuple[T, Tensor]]) -> Iterator[tuple[T, Tensor | None]]:
+        """Each part with the answer to its images, in order; None where it has none.
+
+        One part ahead: the next is computed while the caller works with an answer.
+        """
+        waiting: deque[tuple[T, Answer | None]] = deque()
+        for part, images in parts:
+            waiting.append((part, self.submit(images) if len(images) else None))
+            if len(waiting) > 1:
+                first, answer = waiting.popleft()
+                yield first, answer and answer()
+        for part, answer in waiting:
+            yield part, answer and answer()
 
 
 # Multiply-adds a second and core that eager reaches, of fp32 and bf16: the orders of magnitude
@@ -174,22 +197,23 @@ def start(
     must be in eval mode and placed.
     """
 
-    def make(name: str, *, keep: bool) -> Call:
+    def make(name: str, keep: Keep = "nothing") -> Submit:
         return ENGINES[name].make(module, compute, example, work, keep)
 
     if choice.name == "eager":
-        return Runner(name="eager", call=make("eager", keep=False))
+        return Runner(name="eager", submit=make("eager"))
     # What was kept may be of other code with the same tensors: then it is made anew.
+    tries: tuple[Keep, ...] = ("found", "anew") if keep else ("nothing",)
     fault = ""
-    for kept in (True, False) if keep else (False,):
+    for how in tries:
         try:
-            call = make(choice.name, keep=kept)
-            fault = _fault(call, module, compute, example)
+            submit = make(choice.name, how)
+            fault = _fault(submit, module, compute, example)
         except Exception as error:  # compilers raise whatever a stranger's network leads them to
             first = (str(error).splitlines() or [""])[0]
             fault = f"{type(error).__name__}: {first[:200]}"
         if not fault:
-            return Runner(name=choice.name, call=call)
+            return Runner(name=choice.name, submit=submit)
     if choice.asked:
         raise OptionError(
             f"the engine {choice.name} cannot run this network",
@@ -200,16 +224,16 @@ def start(
         )
     return Runner(
         name="eager",
-        call=make("eager", keep=False),
+        submit=make("eager"),
         fallback=f"{choice.name} cannot run this network: {fault}",
     )
 
 
-def _fault(call: Call, module: nn.Module, compute: Compute, example: Tensor) -> str:
+def _fault(submit: Submit, module: nn.Module, compute: Compute, example: Tensor) -> str:
     """How far it is from eager, where that is too far."""
     with torch.inference_mode():
         expected = compute.run(module, example).cpu()
-    found = call(example)
+    found = submit(example)()
     if found.shape != expected.shape:
         return f"an output {tuple(found.shape)}, not {tuple(expected.shape)}"
     off = off_by(found, expected)
@@ -221,20 +245,15 @@ def off_by(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
+def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: Keep) -> Submit:
     if work.total >= WORTH_FOLDING and compute.precision == "fp32":
         module = _folded(module, compute, example)
 
-    def call(images: Tensor) -> Tensor:
+    def submit(images: Tensor) -> Answer:
         with torch.inference_mode():
-            return compute.run(module, _pinned(images, compute)).cpu()
+            return compute.fetch(compute.run(module, images))
 
-    return call
-
-
-def _pinned(images: Tensor, compute: Compute) -> Tensor:
-    """In memory from which a GPU copies while it computes."""
-    return images.pin_memory() if compute.device.type == "cuda" else images
+    return submit
 
 
 def _folded(module: nn.Module, compute: Compute, example: Tensor) -> nn.Module:
@@ -254,56 +273,67 @@ def _folded(module: nn.Module, compute: Compute, example: Tensor) -> nn.Module:
     return folded if same else module
 
 
-def _inductor(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
+def _inductor(
+    module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: Keep
+) -> Submit:
     import torch._inductor.config
 
     on_gpu = compute.device.type == "cuda"
     # CUDA graphs, which spare launching each kernel.
     compiled: Any = torch.compile(module, mode="reduce-overhead" if on_gpu else None)
 
-    def call(images: Tensor) -> Tensor:
+    def submit(images: Tensor) -> Answer:
         with torch.no_grad(), torch._inductor.config.patch(freezing=True):
-            return compute.run(compiled, _pinned(images, compute)).cpu()
+            # A copy: the next run of a graph writes where this one did.
+            return compute.fetch(compute.run(compiled, images).clone())
 
-    return call
+    return submit
 
 
-def _openvino(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: bool) -> Call:
+def _openvino(
+    module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: Keep
+) -> Submit:
     with _without_telemetry():
         import openvino
     precision = {"fp32": "f32", "bf16": "bf16"}[compute.precision]
     wanted = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
     with contextlib.ExitStack() as stack:
-        if keep:
+        if keep == "nothing":
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
+        else:
             place = _kept_at(module, example, openvino.__version__)
             cache.begin(place, {"what": "a network, compiled by openvino"})
-        else:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
         file = place / "network.xml"
-        if not file.exists():
+        if keep == "anew" or not file.exists():
             _convert(openvino, module, example, place)
         # Always from the file: as it was converted, the last bits are others.
         compiled = openvino.Core().compile_model(file, "CPU", wanted)
-    if keep:
+    if keep != "nothing":
         cache.prune(keep=[place.name])
-    requests = openvino.AsyncInferQueue(compiled)
+    streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    idle: list[Any] = []
 
-    def call(images: Tensor) -> Tensor:
-        # A part for each stream; they run at once.
+    def submit(images: Tensor) -> Answer:
+        # A part for each stream; they run at once, and behind those that were begun before.
         parts = images.contiguous().numpy()
-        size = -(-len(parts) // len(requests))
-        found: dict[int, Any] = {}
-        requests.set_callback(
-            lambda request, place: found.__setitem__(
-                place, request.get_output_tensor(0).data.copy()
-            )
-        )
-        for place in range(0, len(parts), size):
-            requests.start_async([parts[place : place + size]], place)
-        requests.wait_all()
-        return torch.cat([torch.from_numpy(found[place]) for place in sorted(found)]).float()
+        size = -(-len(parts) // streams)
+        running = []
+        for begin in range(0, len(parts), size):
+            request = idle.pop() if idle else compiled.create_infer_request()
+            request.start_async([parts[begin : begin + size]])
+            running.append(request)
 
-    return call
+        def answer() -> Tensor:
+            found = []
+            for request in running:
+                request.wait()
+                found.append(torch.from_numpy(request.get_output_tensor(0).data.copy()))
+            idle.extend(running)
+            return torch.cat(found).float()
+
+        return answer
+
+    return submit
 
 
 def _convert(openvino: Any, module: nn.Module, example: Tensor, place: Path) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,12 @@ from tlkit.predict.shared import Stack, stacked
 from tlkit.predict.tta import Seen, View, seen, views_of
 
 log = logging.getLogger("tlkit")
+
+Stretch = Sequence[tuple[int, Seen | BadImage]]
+"""Images that were read one after another, by their positions in the list of paths."""
+
+Answers = Callable[[], list[list[NDArray[np.float64]]]]
+"""Waits for the weighted means over the V views: for each image, for each head, (C,)."""
 
 LARGEST_CHANGE = 0.01
 """Of a probability, by another precision than the head was fitted with, for --precision auto."""
@@ -88,10 +96,12 @@ def together(
         workers=options.workers,
     )
     with contextlib.closing(read_ahead):
+        # One stretch ahead: the next one is computed while the caller works with this one.
+        waiting: deque[tuple[Stretch, Answers]] = deque()
         for stretch in read_ahead:
             good = [one for _, one in stretch if not isinstance(one, BadImage)]
             if good and sure is not None:
-                change = _change(ready.probabilities(good), sure.probabilities(good))
+                change = _change(ready.submit(good)(), sure.submit(good)())
                 if change > LARGEST_CHANGE:
                     ready = sure.started(options.engine, len(paths))
                 log.info(
@@ -99,15 +109,25 @@ def together(
                     ready.compute.precision, change,
                 )  # fmt: skip
                 sure = None
-            rows = iter(ready.probabilities(good))
-            for position, one in stretch:
-                if isinstance(one, BadImage):
-                    yield one
-                    continue
-                yield tuple(
-                    Prediction(path=paths[position], classes=head.classes, probabilities=row)
-                    for head, row in zip(heads, next(rows), strict=True)
-                )
+            waiting.append((stretch, ready.submit(good)))
+            if len(waiting) > 1:
+                yield from _predictions(heads, paths, *waiting.popleft())
+        for one in waiting:
+            yield from _predictions(heads, paths, *one)
+
+
+def _predictions(
+    heads: Sequence[Head], paths: Sequence[Path], stretch: Stretch, answers: Answers
+) -> Iterator[tuple[Prediction, ...] | BadImage]:
+    rows = iter(answers())
+    for position, one in stretch:
+        if isinstance(one, BadImage):
+            yield one
+            continue
+        yield tuple(
+            Prediction(path=paths[position], classes=head.classes, probabilities=row)
+            for head, row in zip(heads, next(rows), strict=True)
+        )
 
 
 def _change(
@@ -149,34 +169,32 @@ class Ready:
             log.info(runner.fallback)
         return replace(self, runner=runner)
 
-    def probabilities(self, images: Sequence[Seen]) -> list[list[NDArray[np.float64]]]:
-        """The weighted mean over the V views of each image: for each image, for each head, (C,)."""
-        if not images:
-            return []
+    def submit(self, images: Sequence[Seen]) -> Answers:
+        """Begin with these images."""
         weights = torch.tensor([view.weight for view in self.views], dtype=torch.float64)
-        starts = np.cumsum([0, *(len(image.pixels) for image in images)])
-        views = torch.from_numpy(
-            np.stack(
-                [
-                    start + np.array(image.of)
-                    for start, image in zip(starts[:-1], images, strict=True)
-                ]
-            )
-        )
-        means = []
-        for logits in self._logits(images):
-            each = logits.double().softmax(dim=1)[views]
-            means.append((each * weights[:, None]).sum(dim=1) / weights.sum())
-        return [[mean[number].numpy() for mean in means] for number in range(len(images))]
+        starts = np.cumsum([0, *(len(image.pixels) for image in images)])[:-1]
+        views = [start + np.array(one.of) for start, one in zip(starts, images, strict=True)]
+        logits = self._begin(images)
 
-    def _logits(self, images: Sequence[Seen]) -> list[Tensor]:
+        def answers() -> list[list[NDArray[np.float64]]]:
+            if not images:
+                return []
+            where = torch.from_numpy(np.stack(views))
+            each = [one.double().softmax(dim=1)[where] for one in logits()]
+            means = [(one * weights[:, None]).sum(dim=1) / weights.sum() for one in each]
+            return [[mean[number].numpy() for mean in means] for number in range(len(images))]
+
+        return answers
+
+    def _begin(self, images: Sequence[Seen]) -> Callable[[], list[Tensor]]:
         """For each head (P, C) of all different pixels. Those of one shape go together."""
         pixels = [one for image in images for one in image.pixels]
         whole = [one for image in images for one in image.whole]
         alike: dict[tuple[object, ...], list[int]] = {}
         for place, one in enumerate(pixels):
             alike.setdefault((whole[place], one.shape), []).append(place)
-        places, parts = [], []
+        places: list[int] = []
+        parts = []
         for where in alike.values():
             height, width, _ = pixels[where[0]].shape
             # As many pixels in a step as `batch` plain images have, but at least one image.
@@ -185,21 +203,35 @@ class Ready:
                 some = where[begin : begin + most]
                 stack = torch.from_numpy(np.stack([pixels[i] for i in some]))
                 places += some
-                parts.append(self._scored(stack.permute(0, 3, 1, 2), whole=whole[some[0]]))
-        order = torch.tensor(places).argsort()
-        return [torch.cat(each)[order] for each in zip(*parts, strict=True)]
+                parts.append(self._score(stack.permute(0, 3, 1, 2), whole=whole[some[0]]))
+
+        def logits() -> list[Tensor]:
+            order = torch.tensor(places).argsort()
+            scores = [part() for part in parts]
+            return [torch.cat(each)[order] for each in zip(*scores, strict=True)]
+
+        return logits
+
+    def _score(self, images: Tensor, *, whole: bool) -> Callable[[], list[Tensor]]:
+        """(B, channels, h, w) uint8 -> for each head (B, C) on the CPU, once it is asked for."""
+        if whole or self.runner is None:
+            return partial(self._scored, images, whole=whole)
+        # Crops are of one size, which an engine may have been compiled for.
+        found = self.runner.submit(images)
+
+        def scored() -> list[Tensor]:
+            with torch.inference_mode():
+                rest = self.stack.run(self.compute, [found()], self.stack.common, self.stack.end)
+                return [one.cpu() for one in rest]
+
+        return scored
 
     def _scored(self, images: Tensor, *, whole: bool) -> list[Tensor]:
-        """(B, channels, h, w) uint8 -> for each head (B, C) on the CPU."""
         with torch.inference_mode():
             if whole and self.window is not None:
                 scores = self._by_windows(self.window, images)
-            elif whole or self.runner is None:
-                scores = self.stack.run(self.compute, [images], 0, self.stack.end)
             else:
-                # Crops are of one size, which an engine may have been compiled for.
-                found = [self.runner(images)]
-                scores = self.stack.run(self.compute, found, self.stack.common, self.stack.end)
+                scores = self.stack.run(self.compute, [images], 0, self.stack.end)
             return [one.cpu() for one in scores]
 
     def _by_windows(self, window: Window, images: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ Next door: store.py (rows on the disk), probe.py and loop.py (reading a bank).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -187,7 +188,7 @@ class Extractor:
         missing: Sequence[int],
         bad: dict[tuple[bytes, ...], str],
         what: str,
-    ) -> Iterator[Tick | Note]:
+    ) -> Generator[Tick | Note, None, None]:
         """Run the frozen part over the images of these numbers; `bad` takes the unreadable ones."""
         if not missing:
             yield Tick(what=what, done=len(catalog), total=len(catalog))
@@ -198,27 +199,27 @@ class Extractor:
             number = missing[position]
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
-        if self.started is None:
-            yield from self._start()
-        done = len(catalog) - len(missing)
-        paths = catalog.paths
-        for part in batches(
-            [paths[number] for number in missing],
+        runner = self.started or (yield from self._start())
+        parts = batches(
+            [catalog.paths[number] for number in missing],
             look,
             sizes=even_parts(len(missing), max(1, BATCH // views)),
             at_least_px=self.cut.model.spec.resize_px,
             workers=self._workers,
-        ):
-            for position, one in part.bad.items():
-                bad[tuple(keys[missing[position]])] = one.reason
-            if len(part.index) and self.started is not None:
-                rows = self.started(part.images.flatten(0, 1))
-                own = [key for position in part.index for key in keys[missing[position]]]
-                self.store.append(own, rows)
-            done += len(part.index) + len(part.bad)
-            yield Tick(what=what, done=done, total=len(catalog))
+        )
+        done = len(catalog) - len(missing)
+        with contextlib.closing(parts):
+            pairs = ((part, part.images.flatten(0, 1)) for part in parts)
+            for part, rows in runner.each(pairs):
+                for position, one in part.bad.items():
+                    bad[tuple(keys[missing[position]])] = one.reason
+                if rows is not None:
+                    own = [key for position in part.index for key in keys[missing[position]]]
+                    self.store.append(own, rows)
+                done += len(part.index) + len(part.bad)
+                yield Tick(what=what, done=done, total=len(catalog))
 
-    def _start(self) -> Iterator[Note]:
+    def _start(self) -> Generator[Note, None, Runner]:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
         self.started = start(
@@ -227,6 +228,7 @@ class Extractor:
         )  # fmt: skip
         if self.started.fallback:
             yield Note(text=self.started.fallback)
+        return self.started
 
 
 def extractor(

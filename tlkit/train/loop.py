@@ -134,7 +134,7 @@ def loss_for(
     mix = mix_for(options, classes)
 
     def mean(inputs: Tensor, labels: Tensor) -> Tensor:
-        inputs, targets = inputs.to(compute.device, non_blocking=True), labels.to(compute.device)
+        inputs, targets = compute.send(inputs), compute.send(labels)
         if mix is not None:
             inputs, targets = mix(inputs, targets)
         return loss_of(compute.run(module, inputs), targets, class_weights, options.label_smoothing)
