@@ -116,7 +116,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print(markdown(header, rows))
 
 
-def costs_table(costs: Mapping[str, Sequence[Cost]], *, of: str, score: str = "accuracy") -> None:
+def costs_table(
+    costs: Mapping[str, Sequence[Cost]],
+    *,
+    of: str,
+    score: str = "accuracy",
+    form: str = "{:.1%}",
+) -> None:
     """The medians side by side; the ratio is to the program `of`."""
     middle = {name: medians(runs) for name, runs in costs.items()}
     rows = []
@@ -130,7 +136,7 @@ def costs_table(costs: Mapping[str, Sequence[Cost]], *, of: str, score: str = "a
                 f"{one.wall_s / middle[of].wall_s:.1f}",
                 f"{one.cpu_s:.0f}",
                 f"{one.peak_mb:,.0f}",
-                "" if reached is None else f"{100 * reached:.1f} %",
+                "" if reached is None else form.format(reached),
             ]
         )
     table(["", "seconds", f"times {of}", "CPU seconds", "peak MB", score], rows)

@@ -1,6 +1,7 @@
 """The loop's parts: order, schedule, optimizer groups, verdicts."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from tlkit.model.build import Plan, build
 from tlkit.options import FitOptions
 from tlkit.testing import TINY
-from tlkit.train.feeds import BankFeed, shuffled
+from tlkit.train.feeds import Ahead, BankFeed, shuffled
 from tlkit.train.judge import balanced_weights, verdict
 from tlkit.train.optimizer import optimizer_for
 from tlkit.train.recipe import for_steps, plan_of
@@ -38,6 +39,51 @@ def test_epochs_take_the_views_in_turn_and_every_image_once():
         assert sorted(labels.tolist()) == list(range(10))
         assert torch.equal(inputs[:, 0], labels * 3.0 + (number - 1) % 3)
     assert feed.steps == len(list(feed.epoch(1)))
+
+
+class Noting:
+    """A feed that tells what is read, and by whom it was closed."""
+
+    def __init__(self):
+        self.read, self.closed = [], []
+        self.begun = threading.Event()
+
+    def epoch(self, number):
+        try:
+            for part in range(3):
+                self.read.append((number, part))
+                self.begun.set()
+                yield number, part
+        finally:
+            self.closed.append(number)
+
+
+def test_the_next_epoch_begins_while_a_model_is_judged_and_stays_in_order():
+    feed = Noting()
+    with Ahead(feed) as ahead:
+        assert list(ahead.epoch(1)) == [(1, 0), (1, 1), (1, 2)]
+        feed.begun.clear()
+        ahead.begin(2)
+        assert feed.begun.wait(10)  # nobody has asked for it yet
+        assert list(ahead.epoch(2)) == [(2, 0), (2, 1), (2, 2)]
+        assert feed.closed == [1, 2]
+        ahead.begin(3)
+    assert feed.closed == [1, 2, 3]  # a fit that ends early reads no further
+    assert feed.read[-1] == (3, 0)
+
+
+def test_an_epoch_without_a_batch_and_one_that_cannot_be_read():
+    class Empty:
+        def epoch(self, number):
+            yield from ()
+            if number == 2:
+                raise OSError("gone")
+
+    with Ahead(Empty()) as ahead:
+        assert list(ahead.epoch(1)) == []
+        ahead.begin(2)
+        with pytest.raises(OSError, match="gone"):
+            list(ahead.epoch(2))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])

@@ -6,7 +6,9 @@ Next door: loop.py, which takes steps on them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import contextlib
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +24,13 @@ from tlkit.data.pixels import Decoded
 from tlkit.data.transforms import Augmentation
 from tlkit.train.bank import Bank, none_readable
 from tlkit.train.events import Tick
+
+Parts = Generator[tuple[Tensor, Tensor], None, None]
+"""Inputs and labels (B,), batch by batch."""
+
+
+Begun = tuple[Parts, Future[tuple[Tensor, Tensor] | None]]
+"""An epoch, and the first batch of it, or None where it has none."""
 
 
 class Feed(Protocol):
@@ -39,8 +48,8 @@ class Feed(Protocol):
     def module(self) -> nn.Module:
         """What the inputs are given to."""
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and labels (B,) of one pass in that epoch's order."""
+    def epoch(self, number: int) -> Parts:
+        """One pass, in that epoch's order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +69,7 @@ class BankFeed:
     def steps(self) -> int:
         return len(even_parts(self.images, self.batch))
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Parts:
         view = (number - 1) % self.bank.views
         order = shuffled(len(self.bank.labels), self.seed, number)
         ends = np.cumsum(even_parts(len(order), self.batch))
@@ -89,7 +98,7 @@ class ImageFeed:
     def steps(self) -> int:
         return len(even_parts(self.images, self.batch))
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, number: int) -> Parts:
         order = shuffled(len(self.catalog), self.seed, number)
         paths = self.catalog.paths
 
@@ -110,6 +119,40 @@ class ImageFeed:
             )
             labels = torch.from_numpy(self.catalog.labels[order[part.index]])
             yield part.images[:, 0], labels
+
+
+class Ahead:
+    """The epochs of a feed, of which the next may begin to be read while a model is judged."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="tlkit-ahead")
+        self._begun: Begun | None = None
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True)
+        if self._begun is not None:
+            self._begun[0].close()
+
+    def begin(self, number: int) -> None:
+        """Read the first batch of an epoch, in a thread; those behind it are read ahead then."""
+        self._begun = self._read(number)
+
+    def epoch(self, number: int) -> Parts:
+        """As the feed's own, which must be the one that was begun, if one was."""
+        (parts, begun), self._begun = self._begun or self._read(number), None
+        with contextlib.closing(parts):
+            first = begun.result()
+            if first is not None:
+                yield first
+                yield from parts
+
+    def _read(self, number: int) -> Begun:
+        parts = self._feed.epoch(number)
+        return parts, self._pool.submit(next, parts, None)
 
 
 def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute, drawn
 from tlkit.options import FitOptions
 from tlkit.train.events import Epoch, Note, Tick
-from tlkit.train.feeds import Feed
+from tlkit.train.feeds import Ahead, Feed
 from tlkit.train.judge import Judge, loss_of
 from tlkit.train.mix import mix_for
 from tlkit.train.schedule import Pace
@@ -53,41 +53,46 @@ def epochs(
     pace = Pace(options, steps_per_epoch=-(-feed.steps // options.accumulate))
     average = Average(cut, options.ema) if options.ema else None
     step = 0
-    for number in range(1, options.epochs + 1):
-        started = time.perf_counter()
-        total, seen = 0.0, 0
-        held = _not_yet(cut, number, options.unfreeze_every)
-        with cut.holding(held, statistics=options.batchnorm == "keep"):
-            batches = feed.epoch(number)
-            while parts := list(islice(batches, options.accumulate)):
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * pace.factor(step)
-                with drawn(options.seed, "step", step), torch.enable_grad():
-                    total += take_step(loss, parts, optimizer, options.clip)
-                if average is not None:
-                    average.update()
-                seen += sum(len(labels) for _, labels in parts)
-                step += 1
-                if not math.isfinite(total):
-                    raise diverged(number, step, options)
-                yield Tick(what=f"epoch {number}/{options.epochs}", done=seen, total=feed.images)
-        if average is not None:
-            average.swap()
-        val = judge()
-        yield Epoch(
-            number=number,
-            rate=options.lr * pace.factor(step - 1),
-            train_loss=total / seen,
-            val_loss=val.loss,
-            val_accuracy=val.accuracy,
-            val_balanced_accuracy=val.balanced_accuracy,
-            wall_s=time.perf_counter() - started,
-        )
-        if average is not None:
-            average.swap()
-        if end := pace.judged(val):
-            yield Note(text=f"stopped after epoch {number}: {end}")
-            return
+    with Ahead(feed) as ahead:
+        for number in range(1, options.epochs + 1):
+            started = time.perf_counter()
+            total, seen = 0.0, 0
+            held = _not_yet(cut, number, options.unfreeze_every)
+            with cut.holding(held, statistics=options.batchnorm == "keep"):
+                batches = ahead.epoch(number)
+                while parts := list(islice(batches, options.accumulate)):
+                    for group in optimizer.param_groups:
+                        group["lr"] = group["peak"] * pace.factor(step)
+                    with drawn(options.seed, "step", step), torch.enable_grad():
+                        total += take_step(loss, parts, optimizer, options.clip)
+                    if average is not None:
+                        average.update()
+                    seen += sum(len(labels) for _, labels in parts)
+                    step += 1
+                    if not math.isfinite(total):
+                        raise diverged(number, step, options)
+                    yield Tick(
+                        what=f"epoch {number}/{options.epochs}", done=seen, total=feed.images
+                    )
+            if number < options.epochs:
+                ahead.begin(number + 1)
+            if average is not None:
+                average.swap()
+            val = judge()
+            yield Epoch(
+                number=number,
+                rate=options.lr * pace.factor(step - 1),
+                train_loss=total / seen,
+                val_loss=val.loss,
+                val_accuracy=val.accuracy,
+                val_balanced_accuracy=val.balanced_accuracy,
+                wall_s=time.perf_counter() - started,
+            )
+            if average is not None:
+                average.swap()
+            if end := pace.judged(val):
+                yield Note(text=f"stopped after epoch {number}: {end}")
+                return
 
 
 class Average:
