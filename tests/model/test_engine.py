@@ -60,13 +60,17 @@ def test_every_engine_gives_eagers_answer_for_any_number_of_images(name, count, 
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_torch_compiles_what_eager_runs(images):
+def test_torch_compiles_what_eager_runs_once_for_any_number_of_images(images):
     """On a network of one layer: compiling takes long."""
     if "inductor" not in usable():
         pytest.skip(ENGINES["inductor"].lacks(CPU))
+    counters = pytest.importorskip("torch._dynamo.utils").counters
+    counters.clear()
     network = nn.Sequential(nn.Flatten()).eval()
     runner = start(choose("inductor", CPU, MUCH), network, CPU, images[:2], MUCH)
-    assert torch.equal(runner(images), images.flatten(1).float())
+    for some in (images, images[:1], images[:2], images.repeat(5, 1, 1, 1)):
+        assert torch.equal(runner(some), some.flatten(1).float())
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_auto_compiles_for_many_images_only():

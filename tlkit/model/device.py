@@ -39,13 +39,13 @@ class Compute:
         """Move a module to the device, convolutions in this layout."""
         module.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
 
-    def run(self, module: nn.Module, inputs: Tensor) -> Tensor:
+    def run(self, module: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """The module's output in fp32; gradients flow if the caller lets them."""
         inputs = self.send(inputs)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self._memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output: Tensor = module(inputs)
+            output = module(inputs)
         return output.float()
 
     def send(self, inputs: Tensor) -> Tensor:
