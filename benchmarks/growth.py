@@ -1,6 +1,6 @@
 """Growth: time and memory of fit and predict per photo, as the folder grows.
 
-    python benchmarks/growth.py FOLDER [--sizes 1000,10000,100000]
+    python benchmarks/growth.py FOLDER [--sizes 1000,10000,100000] [--backbone NAME --weights none]
 
 The photos of FOLDER/train, repeated by links. Copies would be recognised and computed once, so each
 has a few bytes of its own behind its end.
@@ -36,6 +36,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", default="1000,10000,100000")
     parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--weights", default="default")
     given = parser.parse_args()
     rows = []
     for size in map(int, given.sizes.split(",")):
@@ -45,7 +46,8 @@ if __name__ == "__main__":
             photos = repeated(given.folder / "train", size, place / "photos")
             tlkit = [sys.executable, "-m", "tlkit"]
             head = place / "head"
-            fit = run([*tlkit, "fit", photos, "--backbone", given.backbone, "--out", head])
+            network = ["--backbone", given.backbone, "--weights", given.weights]
+            fit = run([*tlkit, "fit", photos, *network, "--out", head])
             out = place / "out.csv"
             predict = run([*tlkit, "predict", photos, "--head", head, "--out", out])
         for what, cost in (("fit", fit), ("predict", predict)):
