@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 import tlkit.data.images as module
 from tlkit.data.images import BadImage, Unreadable, centre, read, refuse, resize
-from tlkit.errors import ImageError
+from tlkit.errors import ImageError, OptionError
 
 # An upright picture that looks different in each of the eight orientations.
 UPRIGHT = np.zeros((24, 32, 3), np.uint8)
@@ -184,8 +186,15 @@ def test_floats_are_shares_of_white_or_of_255(tmp_path, top):
 
 
 def test_floats_outside_their_range_are_clipped_and_gaps_are_black(tmp_path):
-    odd = np.array([[-5.0, np.nan, 100.0, 300.0]], np.float32)
-    assert saved(tmp_path, Image.fromarray(odd), "a.tif")[0, :, 0].tolist() == [0, 0, 100, 255]
+    odd = np.array([[-5.0, np.nan, 100.0, 300.0, np.inf, -np.inf]], np.float32)
+    assert saved(tmp_path, Image.fromarray(odd), "a.tif")[0, :, 0].tolist() == [
+        0,
+        0,
+        100,
+        255,
+        255,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
@@ -251,8 +260,100 @@ def test_a_folder_and_a_missing_file_are_told_apart(tmp_path):
         read(tmp_path / "missing.jpg")
 
 
+def test_a_pipe_and_a_device_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zeros.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "zeros.jpg"):
+        with pytest.raises(Unreadable, match="a pipe, a socket or a device"):
+            read(tmp_path / name)
+
+
+def test_only_formats_of_photos_are_opened(tmp_path, monkeypatch):
+    """Pillow hands PostScript to a program."""
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a))
+    with pytest.raises(Unreadable, match="not an image"):
+        read(tmp_path / "a.jpg")
+    assert started == []
+
+
+@pytest.mark.filterwarnings("ignore")  # as outside of pytest
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_more_pixels_than_the_limit_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch, format
+):
+    Image.new("L", (400, 300)).save(tmp_path / "a", format=format)
+    for limit, message in (("119999", "400 x 300 are more than 119,999"), ("50000", "more than")):
+        monkeypatch.setenv("TLKIT_MAX_PIXELS", limit)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(limit))
+        with pytest.raises(Unreadable, match=message):
+            read(tmp_path / "a")
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "120000")
+    assert read(tmp_path / "a").shape == (300, 400, 3)
+
+
+@pytest.mark.filterwarnings("ignore")  # as outside of pytest
+def test_a_limit_above_pillows_own_raises_that_too(tmp_path, monkeypatch):
+    Image.new("L", (400, 300)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Unreadable, match="more than"):
+        read(tmp_path / "a.png")
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "1000000")
+    assert read(tmp_path / "a.png").shape == (300, 400, 3)
+
+
+def test_a_limit_that_is_no_number_is_an_error_not_a_bad_image(tmp_path, monkeypatch):
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "many")
+    with pytest.raises(OptionError, match="TLKIT_MAX_PIXELS=many"):
+        read(tmp_path / "a.png")
+
+
+def test_a_file_too_large_for_any_image_is_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "100")
+    (tmp_path / "a.png").write_bytes(bytes(801))
+    with pytest.raises(Unreadable, match="801 bytes, and an image may have 800"):
+        read(tmp_path / "a.png")
+
+
+def test_an_image_that_scaling_would_blow_up_is_refused(tmp_path):
+    Image.new("L", (60_000, 1)).save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png").shape == (1, 60_000, 3)
+    assert read(tmp_path / "a.png", at_least_px=32).shape == (1, 60_000, 3)
+    with pytest.raises(Unreadable, match="60000 x 1 pixels are too narrow to be scaled to 224"):
+        read(tmp_path / "a.png", at_least_px=224)
+
+
+@pytest.mark.filterwarnings("ignore")  # as outside of pytest
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0nonsense", b"Exif"])
+def test_an_orientation_that_cannot_be_read_is_none(tmp_path, name, exif):
+    options = {"a.jpg": {"quality": 95}, "a.webp": {"lossless": True}}
+    pixels = saved(tmp_path, Image.fromarray(UPRIGHT), name, exif=exif, **options.get(name, {}))
+    assert pixels.shape == UPRIGHT.shape
+
+
+def test_heic_is_read_where_the_package_for_it_is_installed(tmp_path, monkeypatch):
+    asked = []
+
+    class Package:
+        @staticmethod
+        def register_heif_opener():
+            asked.append(1)
+
+    monkeypatch.setattr(module, "find_spec", lambda name: name)
+    monkeypatch.setattr(module, "import_module", lambda name: Package)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(Unreadable, match="not an image"):
+        read(tmp_path / "a.heic")
+    assert asked == [1]
+
+
 def test_running_out_of_memory_is_not_blamed_on_the_file(tmp_path, monkeypatch):
-    def fail(path):
+    def fail(*args, **options):
         raise MemoryError
 
     monkeypatch.setattr(Image, "open", fail)

@@ -3,32 +3,58 @@
 In: a path. Out: (H, W, 3) uint8, upright, or `Unreadable` with the reason.
 Next door: transforms.py (augmentation), batches.py (many at once).
 
-The policy: EXIF orientation is applied; transparency is laid on white; grey becomes three equal
-channels; 16-bit samples are divided by 257, so that white stays white; of several frames the first
-is taken; a file that is cut off is unreadable, and never half used. Nothing is substituted.
+The policy: EXIF orientation is applied, and one that cannot be read is none; transparency is laid
+on white; grey becomes three equal channels; 16-bit samples are divided by 257, so that white stays
+white; of several frames the first is taken; a file that is cut off is unreadable, and never half
+used. Nothing is substituted. What the bytes are decides, not the file's ending, and only formats of
+photos are opened (for some others Pillow would run a program).
 An image is scaled by the interpolation that the weights were evaluated with, antialiased.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import os
+import stat
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from tlkit.errors import ImageError, listing
+from tlkit.errors import ImageError, OptionError, listing
 
 Pixels = NDArray[np.uint8]
 
 POLICY = 2
 """The number of the policy: what was computed from pixels by another one is not used again."""
+
+MOST_PIXELS = 89_478_485
+"""Of an image, unless TLKIT_MAX_PIXELS says otherwise: Pillow's own limit, a quarter of a GiB."""
+
+LARGEST_PIXEL = 8
+"""Bytes: four channels of 16 bits."""
+
+STRIP = 256
+"""Rows that are converted at once."""
+
+FORMATS = (
+    "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF",
+)  # fmt: skip
+"""Of photos, as Pillow calls them; the last two are not in every Pillow."""
+
+# Pillow warns of broken tags, which do not matter here, and of images above its limit, where
+# `_refuse_large` decides and says so.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # A file that is cut off must raise: a grey half would be learnt as if it were the photo.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -53,23 +79,84 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     """The upright RGB pixels of a file: (H, W, 3) uint8.
 
     With `at_least_px` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter
-    side keeps twice that many pixels. Raises `Unreadable`.
+    side keeps twice that many pixels. Raises `Unreadable`, also for an image of more than
+    `most_pixels()`, or one so narrow that it would have more with a shorter side of `at_least_px`.
     """
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        data = _bytes(path)
+        with _open(data) as image:
+            _refuse_large(image.size, at_least_px)
             if image.format != "JPEG":
-                return _rgb(ImageOps.exif_transpose(image))
+                return _upright(image)
             pixels = _plain_jpeg(data, image, _shrunk(image.size, at_least_px))
             if pixels is None:
                 if at_least_px:
                     image.draft(None, (2 * at_least_px, 2 * at_least_px))
-                pixels = _rgb(ImageOps.exif_transpose(image))
+                pixels = _upright(image)
             return pixels
-    except (MemoryError, KeyboardInterrupt):
+    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
         raise Unreadable(_reason(path, error)) from error
+
+
+def most_pixels() -> int:
+    """The limit of an image. Raises `OptionError` for a TLKIT_MAX_PIXELS that is no number."""
+    text = os.environ.get("TLKIT_MAX_PIXELS", "")
+    if not text:
+        return MOST_PIXELS
+    if text.isascii() and text.isdecimal() and int(text) > 0:
+        if Image.MAX_IMAGE_PIXELS is not None:  # as the user's program may have it
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
+        return int(text)
+    raise OptionError(
+        "the limit of an image's pixels cannot be used",
+        found=f"TLKIT_MAX_PIXELS={text}",
+        expected="a whole number, 1 or more",
+        do="correct or unset it",
+    )
+
+
+def _bytes(path: Path) -> bytes:
+    """All of a file. A pipe would never end, and a device might not either."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise Unreadable("a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise Unreadable("no file, but a pipe, a socket or a device")
+    most = LARGEST_PIXEL * most_pixels()
+    if status.st_size > most:
+        raise Unreadable(f"{status.st_size:,} bytes, and an image may have {most:,}")
+    return path.read_bytes()
+
+
+def _open(data: bytes) -> Image.Image:
+    """By what the bytes are. Raises `UnidentifiedImageError`, and what Pillow raises beside it."""
+    Image.preinit()  # the usual formats; all of them take a tenth of a second to import
+    with contextlib.suppress(UnidentifiedImageError):
+        return Image.open(io.BytesIO(data), formats=_known_formats())
+    Image.init()
+    if "HEIF" not in Image.OPEN and data[4:8] == b"ftyp" and find_spec("pillow_heif"):
+        import_module("pillow_heif").register_heif_opener()
+    return Image.open(io.BytesIO(data), formats=_known_formats())
+
+
+def _known_formats() -> list[str]:
+    return [one for one in FORMATS if one in Image.OPEN]
+
+
+def _refuse_large(size: tuple[int, int], at_least_px: int) -> None:
+    most = most_pixels()
+    width, height = size
+    if width * height > most:
+        raise Unreadable(_too_large(f"{width} x {height}"))
+    shorter = min(size)
+    if shorter < at_least_px and max(size) * at_least_px**2 > most * shorter:
+        raise Unreadable(f"{width} x {height} pixels are too narrow to be scaled to {at_least_px}")
+
+
+def _too_large(size: str) -> str:
+    return f"{size} are more than {most_pixels():,} pixels; TLKIT_MAX_PIXELS sets the limit"
 
 
 def _shrunk(size: tuple[int, int], at_least_px: int) -> tuple[int, int]:
@@ -87,13 +174,27 @@ def _plain_jpeg(data: bytes, image: Image.Image, size: tuple[int, int]) -> Pixel
     if image.mode not in ("RGB", "L"):
         return None
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         pixels: Pixels = simplejpeg.decode_jpeg(data, min_width=size[0], min_height=size[1])
-    except (ValueError, KeyError, TypeError, SyntaxError):
+    except (ValueError, TypeError):
         return None
-    if pixels.shape != (size[1], size[0], 3) or orientation not in UPRIGHT:
+    if pixels.shape != (size[1], size[0], 3):
         return None
-    return np.ascontiguousarray(UPRIGHT[orientation](pixels))
+    return np.ascontiguousarray(UPRIGHT[_orientation(image)](pixels))
+
+
+def _upright(image: Image.Image) -> Pixels:
+    image.load()
+    # Then: Pillow turns a TIFF while it loads it, and forgets the tag.
+    return np.ascontiguousarray(UPRIGHT[_orientation(image)](_rgb(image)))
+
+
+def _orientation(image: Image.Image) -> int:
+    """From 1 to 8; 1, which is upright, where the tag is none of these or cannot be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as many kinds of error as there are ways to break a table of tags
+        return 1
+    return found if found in UPRIGHT else 1
 
 
 UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
@@ -112,8 +213,8 @@ UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
 def _reason(path: Path, error: Exception) -> str:
     if not path.exists():
         return "no such file"
-    if path.is_dir():
-        return "a folder"
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_large("its sides")
     if isinstance(error, UnidentifiedImageError):
         return "empty file" if path.stat().st_size == 0 else "not an image that Pillow knows"
     if isinstance(error, PermissionError):
@@ -127,26 +228,37 @@ def _rgb(image: Image.Image) -> Pixels:
     if image.mode.startswith(("I", "F")):
         return _deep(np.asarray(image), image.mode)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return _on_white(image)
     # A copy: torch shares memory only with what may be written to.
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> Pixels:
+    """A transparent image laid on white, strip by strip: four copies of it would be too many."""
+    found = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        layer = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        found[top:bottom] = np.asarray(flat)[..., :3]
+    return found
 
 
 def _deep(samples: NDArray[np.generic], mode: str) -> Pixels:
     """Samples of more than 8 bits to (H, W, 3) uint8.
 
     Integers are 16-bit and divided by 257. Floats are taken as [0, 1], or as [0, 255] where one
-    exceeds 1; what lies outside is clipped.
+    exceeds 1; what lies outside is clipped, infinite or not; what is no number is black.
     """
-    values = samples.astype(np.float64)
+    factor = 1 / 257
     if mode == "F":
-        values = np.nan_to_num(values)
-        values = values * 255 if values.max(initial=0.0) <= 1.0 else values
-    else:
-        values = values / 257
-    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+        # Of what is a number; an infinite one is larger than 1.
+        factor = 1.0 if np.fmax.reduce(samples, axis=None, initial=0.0) > 1 else 255.0
+    found = np.empty((*samples.shape, 3), np.uint8)
+    for top in range(0, len(samples), STRIP):
+        values = np.nan_to_num(samples[top : top + STRIP].astype(np.float64))
+        found[top : top + STRIP] = np.clip(np.rint(values * factor), 0, 255)[..., None]
+    return found
 
 
 def resize(image: Pixels, shorter_px: int, interpolation: str) -> Pixels:
