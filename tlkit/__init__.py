@@ -25,14 +25,22 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
+    from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
+    from tlkit.data.audit import Audit
     from tlkit.data.images import BadImage
     from tlkit.errors import TlkitError
     from tlkit.fitting import FitResult, fit, fit_events
     from tlkit.folds import FoldsResult
     from tlkit.metrics import Evaluation
     from tlkit.model.summary import Summary
-    from tlkit.options import FitOptions, PredictOptions, SummaryOptions, SweepOptions
+    from tlkit.options import (
+        CheckOptions,
+        FitOptions,
+        PredictOptions,
+        SummaryOptions,
+        SweepOptions,
+    )
     from tlkit.predict.run import Prediction
     from tlkit.rates import find_lr, find_lr_events
     from tlkit.sizing import summary
@@ -41,8 +49,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Audit": "tlkit.data.audit",
     "Backbone": "tlkit.backbone",
     "BadImage": "tlkit.data.images",
+    "CheckOptions": "tlkit.options",
     "Classifier": "tlkit.classifier",
     "Evaluation": "tlkit.metrics",
     "Family": "tlkit.backbone",
@@ -60,6 +70,8 @@ _WHERE = {
     "TlkitError": "tlkit.errors",
     "WeightSet": "tlkit.backbone",
     "backbones": "tlkit.classifier",
+    "check": "tlkit.checking",
+    "check_events": "tlkit.checking",
     "find_lr": "tlkit.rates",
     "find_lr_events": "tlkit.rates",
     "fit": "tlkit.fitting",
@@ -69,8 +81,10 @@ _WHERE = {
 }
 
 __all__ = [
+    "Audit",
     "Backbone",
     "BadImage",
+    "CheckOptions",
     "Classifier",
     "Evaluation",
     "Family",
@@ -89,6 +103,8 @@ __all__ = [
     "WeightSet",
     "__version__",
     "backbones",
+    "check",
+    "check_events",
     "find_lr",
     "find_lr_events",
     "fit",

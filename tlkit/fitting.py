@@ -18,6 +18,7 @@ from typing import Any, overload
 
 from tlkit import artifact, runs
 from tlkit.artifact import Card, WeightsCard
+from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import folds, split
@@ -98,6 +99,8 @@ def fit_events(
     if parts.val is not None and not options.folds:
         options.refuse(["val_fraction"], "a folder without a val part of its own")
     yield from _about(parts)
+    for doubt in brief(parts):
+        yield Note(text=f"{doubt}: tlkit check {folder} lists them")
     if options.folds:
         crossed = yield from _cross(folder, options, chosen, parts, (run, replace))
         return dataclasses.replace(crossed, wall_s=time.perf_counter() - started)

@@ -505,6 +505,25 @@ class SummaryOptions(ShapeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOptions(Checked):
+    """What `tlkit check` looks for in a folder."""
+
+    only: str = option(
+        "",
+        "Kinds of findings with commas between, such as leak,duplicate; all if not given.",
+        metavar="KIND,...",
+    )
+    near: bool = option(True, "Also search for images that only look the same.")
+    labels: str = option(
+        "",
+        "A run of `tlkit fit --folds` on this folder: finds images that are likely in the wrong "
+        "class.",
+        metavar="RUN",
+    )
+    workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepOptions(Checked):
     """The rates that `tlkit lr-find` goes through."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tlkit.backbone import Backbone, Family
+from tlkit.data.audit import KINDS
 from tlkit.data.transforms import PRESETS
 from tlkit.model.engine import ENGINES
 from tlkit.model.heads import HEADS
@@ -48,6 +49,18 @@ def engines() -> str:
     """`model.engine.ENGINES`"""
     return markdown(
         ("engine", "what it is"), [(f"`{name}`", one.about) for name, one in ENGINES.items()]
+    )
+
+
+def kinds() -> str:
+    """`data.audit.KINDS`"""
+    moves = {"none": "", "all": "all its files", "but the first": "all but one"}
+    return markdown(
+        ("finding", "what it means", "serious", "`--fix` moves"),
+        [
+            (f"`{name}`", one.about, "yes" if one.serious else "", moves[one.moves])
+            for name, one in KINDS.items()
+        ],
     )
 
 

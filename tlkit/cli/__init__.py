@@ -20,6 +20,7 @@ from tlkit import __version__
 from tlkit.cli import (
     backbones,
     cache,
+    check,
     evaluate,
     fit,
     lr_find,
@@ -92,6 +93,7 @@ def main() -> None:
 
 
 for _command in (
+    check.command,
     fit.command,
     predict.command,
     evaluate.command,

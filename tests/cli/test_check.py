@@ -1,0 +1,119 @@
+"""`tlkit check`: what it prints, writes, moves and returns."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlkit
+from tlkit import runs
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of noise, with a copy in both, a broken file, and a name that is markup."""
+    random = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(6):
+            pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.png")
+    folder = tmp_path / "photos"
+    (folder / "b" / "copy.png").write_bytes((folder / "a" / "1.png").read_bytes())
+    (folder / "a" / "<b>x&amp;.jpg").write_bytes(b"words")
+    return folder
+
+
+def test_findings_are_listed_and_end_with_status_1(run, photos):
+    done = run("check", photos)
+    assert done.exit_code == 1
+    assert "14 images of 2 classes" in done.output
+    assert "unreadable: a/<b>x&amp;.jpg  not an image that Pillow knows" in done.output
+    assert "conflict: a/1.png  b/copy.png  the same bytes; classes a, b" in done.output
+
+
+def test_a_clean_folder_ends_with_status_0(run, photos):
+    (photos / "b" / "copy.png").unlink()
+    (photos / "a" / "<b>x&amp;.jpg").unlink()
+    done = run("check", photos)
+    assert (done.exit_code, done.output) == (0, "12 images of 2 classes\nnothing was found\n")
+
+
+def test_what_was_found_is_moved_and_put_back(run, photos):
+    before = sorted(photos.rglob("*"))
+    done = run("check", photos, "--fix")
+    assert done.exit_code == 0
+    assert "moved 3 files" in done.output
+    assert "nothing was found" in run("check", photos).output
+    assert "put back 3 files" in run("check", photos, "--undo").output
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_only_some_kinds_are_told_and_moved(run, photos):
+    done = run("check", photos, "--only", "unreadable, leak", "--fix")
+    assert "conflict" not in done.output
+    assert "moved 1 files" in done.output
+    assert (photos / "b" / "copy.png").exists()
+
+
+def test_json_has_everything_and_goes_to_a_file_or_a_pipe(run, photos, tmp_path):
+    run("check", photos, "--json", tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert json.loads(run("check", photos, "--json", "-").stdout) == found
+    assert [one["kind"] for one in found["findings"]] == ["unreadable", "conflict"]
+    assert found["findings"][1]["files"] == ["a/1.png", "b/copy.png"]
+    assert found["classes"] == {"a": 7, "b": 7}
+
+
+def test_the_page_shows_thumbnails_and_escapes_names(run, photos, tmp_path):
+    run("check", photos, "--html", tmp_path / "found.html")
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "a/&lt;b&gt;x&amp;amp;.jpg" in page
+    assert "<b>x" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", "leek"], "did you mean 'leak'"),
+        (["--labels", "nowhere"], "no out-of-fold probabilities"),
+        (["--only", "label"], "--labels RUN"),
+        (["--only", "leak", "--labels", "run"], "label among the kinds"),
+        (["--workers", "-1"], "--workers"),
+    ],
+)
+def test_what_cannot_work_is_one_error(run, photos, words, message):
+    done = run("check", photos, *words)
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_a_folder_that_is_none_is_one_error(run, tmp_path):
+    assert run("check", tmp_path / "nowhere").exit_code == 2
+
+
+def test_labels_in_doubt_are_those_that_other_heads_doubt(photos, tmp_path):
+    pytest.importorskip("cleanlab")
+    random = np.random.default_rng(0)
+    rows, names = [], [f"{label}/{number}.png" for label in "ab" for number in range(6)]
+    for name in names:
+        sure = random.uniform(0.8, 0.95)
+        right = sure if name[0] == "a" else 1 - sure
+        right = 0.01 if name == "a/3.png" else right
+        rows.append([name, name[0], 1, right, 1 - right])
+    run = tmp_path / "run"
+    run.mkdir()
+    table = runs.as_csv(["path", "class", "fold", "probability_a", "probability_b"], rows)
+    (run / runs.OUT_OF_FOLD).write_text(table)
+    found = tlkit.check(photos, labels=str(run), only="label").findings
+    assert [one.files for one in found] == [("a/3.png",)]
+    assert found[0].about.startswith("stands in a (")
+    assert found[0].about.endswith("looks like b")
+    (run / runs.OUT_OF_FOLD).write_text(table.replace("/", "/else/"))
+    with pytest.raises(tlkit.TlkitError, match="not of this folder"):
+        tlkit.check(photos, labels=str(run))

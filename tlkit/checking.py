@@ -1,0 +1,132 @@
+"""Checking: what is wrong with a folder, and moving it out of the way.
+
+In: a folder, and, for labels, a run of a cross-validation on it. Out: an `Audit`, and what became
+of its findings. The verb behind `tlkit check`; what can be found is in data/audit.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit import runs
+from tlkit.data import quarantine
+from tlkit.data.audit import KINDS, Audit, Finding, audit
+from tlkit.data.folder import scan_parts
+from tlkit.errors import OptionError, RunFolderError, pick
+from tlkit.options import CheckOptions, own_parameters, signature
+from tlkit.report.labels import suspects
+from tlkit.steps import Tick, finish
+
+
+def check(folder: str | Path, **options: Any) -> Audit:
+    """All that is found in a folder.
+
+    `options` are the fields of `tlkit.CheckOptions`. Raises `TlkitError`; `tlkit.check_events` does
+    the same step by step.
+    """
+    return finish(check_events(folder, CheckOptions.of(options)))
+
+
+check.__signature__ = signature(  # type: ignore[attr-defined]
+    own_parameters(check), CheckOptions, returns=Audit
+)
+
+
+def check_events(
+    folder: str | Path, options: CheckOptions | None = None
+) -> Generator[Tick, None, Audit]:
+    """The same step by step: yields `Tick`s, returns the `Audit`."""
+    folder, options = Path(folder), CheckOptions() if options is None else options
+    kinds = _kinds(options)
+    parts = scan_parts(folder)
+    doubts: list[Finding] = []
+    if options.labels:
+        doubts = list(_doubts(Path(options.labels), parts.train.root, folder))
+    found = yield from audit(folder, parts, near=options.near, workers=options.workers)
+    return dataclasses.replace(
+        found, findings=tuple(one for one in (*found.findings, *doubts) if one.kind in kinds)
+    )
+
+
+def _kinds(options: CheckOptions) -> list[str]:
+    names = [one.strip() for one in options.only.split(",")] if options.only else list(KINDS)
+    for one in names:
+        pick(KINDS, one, "kind of finding")
+    if "label" not in names:
+        options.refuse(["labels"], "label among the kinds of --only")
+    elif options.only and not options.labels:
+        raise OptionError(
+            "labels cannot be checked",
+            found=f"--only {options.only}",
+            expected="--labels RUN, a cross-validation on this folder",
+            do="fit one: tlkit fit FOLDER --folds 5 --out RUN",
+        )
+    return names
+
+
+def _doubts(run: Path, root: Path, folder: Path) -> Iterator[Finding]:
+    """Images that their class is not likely of, by the run's out-of-fold probabilities."""
+    table = run / runs.OUT_OF_FOLD
+    try:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        classes = [one.removeprefix("probability_") for one in header[3:]]
+        files = [row[0] for row in rows]
+        given = np.array([classes.index(row[1]) for row in rows], dtype=np.int64)
+        probabilities = np.array([row[3:] for row in rows], dtype=np.float64)
+    except (OSError, ValueError, IndexError) as error:
+        raise RunFolderError(
+            f"{run} has no out-of-fold probabilities",
+            found=f"{type(error).__name__}: {error}",
+            expected=f"{runs.OUT_OF_FOLD}, from a cross-validation",
+            do="fit one: tlkit fit FOLDER --folds 5 --out RUN",
+        ) from error
+    if not any((root / one).exists() for one in files):
+        raise RunFolderError(
+            f"the run {run} is not of this folder",
+            found=f"images such as {files[0] if files else 'none'}",
+            expected=f"images of {root}",
+            do="name a run of `tlkit fit --folds` on it",
+        )
+    for one in suspects(files, given, probabilities, classes):
+        yield Finding(
+            kind="label",
+            files=((root / one.file).relative_to(folder).as_posix(),),
+            about=f"stands in {one.given} ({one.probability:.1%}), looks like {one.likely}",
+        )
+
+
+def fix(found: Audit) -> list[quarantine.Move]:
+    """Move what the findings' kinds say into the quarantine. Raises `DiskError`."""
+    why: dict[str, str] = {}
+    for one in found.findings:
+        for file in one.to_move:
+            why.setdefault(file, f"{one.kind}: {one.about}")
+    return quarantine.move(found.folder, why) if why else []
+
+
+def undo(folder: str | Path) -> list[quarantine.Move]:
+    """Put back what `fix` has moved. Raises `DiskError`."""
+    return quarantine.undo(Path(folder))
+
+
+def as_json(found: Audit) -> str:
+    """All of it."""
+    return runs.as_json(
+        {
+            "folder": str(found.folder),
+            "images": found.images,
+            "classes": dict(found.classes),
+            "compared": found.compared,
+            "findings": [
+                dataclasses.asdict(one) | {"serious": KINDS[one.kind].serious}
+                for one in found.findings
+            ],
+        }
+    )

@@ -1,0 +1,350 @@
+"""Audit: what is wrong with a folder of images, before anything is learnt from it.
+
+In: the `Parts` of a folder. Out: an `Audit`, findings of the kinds in `KINDS`.
+Every image is read once, by the decoder that a fit uses. What two images share is told by their
+bytes, or, re-encoded or scaled, by how they look: a hash of the coarse structure finds candidates
+(the signs of a cosine transform, as pHash does: Zauner 2010), small colour copies decide.
+Next door: folder.py (what is in the folder), quarantine.py (moving away what was found).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tlkit.data import quarantine
+from tlkit.data.batches import even_parts, stretches
+from tlkit.data.folder import Catalog, Parts
+from tlkit.data.images import BadImage, Pixels
+from tlkit.steps import Tick
+
+HASH_BITS_APART = 12
+"""Of 63, for images that may be the same one: half of the bits differ between any two photos."""
+
+LOOKS_APART = 9.0
+"""Mean difference of small copies, of 255, up to which two images are the same one."""
+
+COPY_PX = 16
+"""Side of the small copies."""
+
+MOST_TO_COMPARE = 200_000
+"""Images up to which all pairs are looked at: their number grows with the square."""
+
+CELLS = 1 << 22
+"""Pairs that are compared at once."""
+
+TINY_PX, DARK, BLANK, NARROW, UNEVEN = 32, 16.0, 2.5, 4.0, 5.0
+"""A shorter side of fewer pixels; a mean below and a spread below, of 255; sides in a larger ratio;
+classes in a larger ratio: these are told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A row of the table."""
+
+    about: str
+    serious: bool
+    """Whether a score is not to be believed with it, or a fit refuses it."""
+    moves: str = "none"
+    """What `--fix` takes away: `none`, `all` of a finding's files, or all `but the first`."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "unreadable": Kind(about="cannot be decoded", serious=True, moves="all"),
+    "leak": Kind(
+        about="one image in two parts: the score is of what was learnt by heart",
+        serious=True,
+        moves="but the first",
+    ),
+    "conflict": Kind(about="one image in two classes", serious=True, moves="all"),
+    "label": Kind(about="likely in the wrong class", serious=False),
+    "duplicate": Kind(about="one image twice in a class", serious=False, moves="but the first"),
+    "blank": Kind(about="one colour, or nearly", serious=False, moves="all"),
+    "dark": Kind(about="nearly black", serious=False),
+    "tiny": Kind(about=f"a shorter side below {TINY_PX} px", serious=False),
+    "narrow": Kind(about=f"one side more than {NARROW:.0f} times the other", serious=False),
+    "imbalance": Kind(
+        about=f"the largest class has more than {UNEVEN:.0f} times the images of the smallest",
+        serious=False,
+    ),
+    "left out": Kind(about="lies in the folder and is not used", serious=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was found."""
+
+    kind: str
+    """A name in `KINDS`."""
+    files: tuple[str, ...]
+    """Below the folder; of a leak those that stay (of the test part, else of val) come first."""
+    about: str
+    """What exactly."""
+    exact: bool = True
+    """Whether the files of a group are the same bytes, rather than look the same."""
+
+    @property
+    def to_move(self) -> tuple[str, ...]:
+        """What `--fix` takes away."""
+        moves = KINDS[self.kind].moves
+        return {"none": (), "all": self.files, "but the first": self.files[1:]}[moves]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """All that was found in a folder."""
+
+    folder: Path
+    images: int
+    classes: Mapping[str, int]
+    """Images of each class, all parts together."""
+    findings: tuple[Finding, ...]
+    compared: bool
+    """Whether images that look the same were searched for."""
+
+    @property
+    def serious(self) -> int:
+        """Findings with which a score is not to be believed."""
+        return sum(KINDS[one.kind].serious for one in self.findings)
+
+
+def brief(parts: Parts) -> Iterator[str]:
+    """What can be told before a fit without reading the images: the same bytes in two places.
+
+    Only files of one size are compared, so nearly none is read.
+    """
+    sizes: dict[int, list[tuple[Path, str, str]]] = {}
+    for part, catalog in _named(parts).items():
+        for path, label in zip(catalog.paths, catalog.labels, strict=True):
+            with contextlib.suppress(OSError):
+                row = (path, part, catalog.classes[label])
+                sizes.setdefault(path.stat().st_size, []).append(row)
+    same: dict[bytes, list[tuple[str, str]]] = {}
+    for rows in sizes.values():
+        for path, part, label in rows if len(rows) > 1 else ():
+            with contextlib.suppress(OSError):
+                same.setdefault(_digest(path), []).append((part, label))
+    groups = [one for one in same.values() if len(one) > 1]
+    leaks = sum(len({part for part, _ in one}) > 1 for one in groups)
+    conflicts = sum(len({label for _, label in one}) > 1 for one in groups)
+    if leaks:
+        yield f"{leaks} images are in more than one part: the score is of what was learnt by heart"
+    if conflicts:
+        yield f"{conflicts} images are in more than one class"
+    if others := sum(len(set(one)) == 1 for one in groups):
+        yield f"{others} images are there more than once"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is kept of an image."""
+
+    digest: bytes
+    width: int
+    height: int
+    mean: float
+    spread: float
+    bits: int
+    copy: Pixels
+    """(COPY_PX, COPY_PX, 3)"""
+
+
+def audit(
+    folder: Path, parts: Parts, *, near: bool = True, workers: int = 0
+) -> Generator[Tick, None, Audit]:
+    """Look at every image of a folder. With `near` also for those that only look the same."""
+    there = _named(parts)
+    places = [_Place(folder, name, one, i) for name, one in there.items() for i in range(len(one))]
+    looks: list[_Look | BadImage] = []
+    for stretch in stretches(
+        [one.path for one in places],
+        lambda image, position: _look(image, places[position].path),
+        sizes=even_parts(len(places), 64),
+        at_least_px=2 * COPY_PX,
+        workers=workers,
+    ):
+        looks += [one for _, one in stretch]
+        yield Tick(what="looking at images", done=len(looks), total=len(places))
+    compared = near and len(places) <= MOST_TO_COMPARE
+    found = [
+        *_alone(places, looks),
+        *_shared(places, looks, compared=compared),
+        *_imbalance(parts.train),
+        *_left_out(there),
+    ]
+    return Audit(
+        folder=folder,
+        images=len(places),
+        classes={
+            name: int(sum(one.counts[i] for one in there.values()))
+            for i, name in enumerate(parts.train.classes)
+        },
+        findings=tuple(found),
+        compared=compared,
+    )
+
+
+def _named(parts: Parts) -> dict[str, Catalog]:
+    """Those that there are; the ones that are judged by first: of a leak, their files stay."""
+    named = {"test": parts.test, "val": parts.val, "train": parts.train}
+    return {name: one for name, one in named.items() if one is not None}
+
+
+class _Place:
+    """Where an image lies."""
+
+    def __init__(self, folder: Path, part: str, catalog: Catalog, index: int) -> None:
+        self.part = part
+        self.label = catalog.classes[catalog.labels[index]]
+        self.path = catalog.root / catalog.files[index]
+        self.file = self.path.relative_to(folder).as_posix()
+
+
+def _look(image: Pixels, path: Path) -> _Look:
+    with Image.open(path) as header:  # the image may have been decoded at a part of its size
+        width, height = header.size
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
+    return _Look(
+        digest=_digest(path),
+        width=width,
+        height=height,
+        mean=float(grey.mean()),
+        spread=float(grey.std()),
+        bits=_hash(small),
+        copy=np.asarray(cv2.resize(image, (COPY_PX, COPY_PX), interpolation=cv2.INTER_AREA)),
+    )
+
+
+def _digest(path: Path) -> bytes:
+    """Of a file's bytes."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+
+
+def _hash(small: NDArray[np.generic]) -> int:
+    """63 signs of the lowest frequencies of a (32, 32) grey image against their median."""
+    waves = cv2.dct(small.astype(np.float32))[:8, :8].ravel()[1:]
+    signs = waves > np.median(waves)
+    return int(np.packbits(np.append(signs, False)).view(">u8")[0])
+
+
+def _alone(places: Sequence[_Place], looks: Sequence[_Look | BadImage]) -> Iterator[Finding]:
+    """What an image shows by itself."""
+    for place, look in zip(places, looks, strict=True):
+        files = (place.file,)
+        if isinstance(look, BadImage):
+            yield Finding(kind="unreadable", files=files, about=look.reason)
+            continue
+        sides = f"{look.width} x {look.height} px"
+        if look.spread < BLANK:
+            yield Finding(kind="blank", files=files, about=f"brightness {look.mean:.0f} of 255")
+        elif look.mean < DARK:
+            yield Finding(kind="dark", files=files, about=f"mean brightness {look.mean:.0f} of 255")
+        if min(look.width, look.height) < TINY_PX:
+            yield Finding(kind="tiny", files=files, about=sides)
+        if max(look.width, look.height) > NARROW * min(look.width, look.height):
+            yield Finding(kind="narrow", files=files, about=sides)
+
+
+def _shared(
+    places: Sequence[_Place], looks: Sequence[_Look | BadImage], *, compared: bool
+) -> Iterator[Finding]:
+    """Groups of images that are one."""
+    good = [number for number, one in enumerate(looks) if not isinstance(one, BadImage)]
+    seen = [one for one in looks if not isinstance(one, BadImage)]
+    first: dict[bytes, int] = {}
+    pairs = [(first.setdefault(one.digest, i), i) for i, one in enumerate(seen)]
+    if compared:
+        pairs += _alike(seen)
+    for group in _groups(pairs, len(seen)):
+        where = [places[good[i]] for i in group]
+        exact = len({seen[i].digest for i in group}) == 1
+        how = "the same bytes" if exact else "look the same"
+        parts = list(dict.fromkeys(one.part for one in where))
+        labels = list(dict.fromkeys(one.label for one in where))
+        files = tuple(one.file for one in where)
+        if len(labels) > 1:
+            about = f"{how}; classes {', '.join(labels)}"
+            yield Finding(kind="conflict", files=files, about=about, exact=exact)
+        if len(parts) > 1:
+            # Of each part that is judged by, its own copies beside each other are no leak.
+            stays = tuple(one.file for one in where if one.part == parts[0])[:1]
+            others = tuple(one.file for one in where if one.part != parts[0])
+            about = f"{how}; in {' and '.join(parts)}"
+            yield Finding(kind="leak", files=stays + others, about=about, exact=exact)
+        for part in parts:
+            for label in labels:
+                same = tuple(one.file for one in where if (one.part, one.label) == (part, label))
+                if len(same) > 1:
+                    yield Finding(kind="duplicate", files=same, about=how, exact=exact)
+
+
+def _alike(seen: Sequence[_Look]) -> list[tuple[int, int]]:
+    """Pairs of images that look the same."""
+    bits = np.array([one.bits for one in seen], dtype=np.uint64)
+    copies = np.array([one.copy for one in seen], dtype=np.int16).reshape(len(seen), -1)
+    # A blank image has no structure to tell it by.
+    there = np.flatnonzero([one.spread >= BLANK for one in seen])
+    found: list[tuple[int, int]] = []
+    step = max(1, CELLS // max(1, len(there)))
+    for begin in range(0, len(there), step):
+        rows = there[begin : begin + step]
+        apart = _ones(bits[rows, None] ^ bits[None, there[begin:]])
+        for row, column in np.argwhere(apart <= HASH_BITS_APART):
+            one, other = int(rows[row]), int(there[begin + column])
+            if one < other and np.abs(copies[one] - copies[other]).mean() <= LOOKS_APART:
+                found.append((one, other))
+    return found
+
+
+def _ones(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """How many bits of each are 1."""
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        counted: NDArray[np.uint8] = np.bitwise_count(numbers)
+        return counted
+    return _ones_by_table(numbers)
+
+
+def _ones_by_table(numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    bits = np.unpackbits(numbers[..., None].view(np.uint8), axis=-1)
+    return np.asarray(bits.sum(axis=-1, dtype=np.uint8))
+
+
+def _groups(pairs: Collection[tuple[int, int]], count: int) -> list[list[int]]:
+    """What hangs together by pairs, with more than one member, in order."""
+    # Here, so that a fit, which only takes a brief look, need not wait for scipy.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ones, others = (list(each) for each in zip(*pairs, strict=True)) if pairs else ([], [])
+    graph = coo_array((np.ones(len(ones), bool), (ones, others)), shape=(count, count))
+    _, names = connected_components(graph, directed=False)
+    members: dict[int, list[int]] = {}
+    for number, name in enumerate(names):
+        members.setdefault(int(name), []).append(number)
+    return [one for one in members.values() if len(one) > 1]
+
+
+def _imbalance(train: Catalog) -> Iterator[Finding]:
+    counts = train.counts
+    if len(counts) and counts.max() > UNEVEN * counts.min():
+        few, many = train.classes[int(counts.argmin())], train.classes[int(counts.argmax())]
+        about = f"{many} has {counts.max()} images, {few} has {counts.min()}"
+        yield Finding(kind="imbalance", files=(), about=about)
+
+
+def _left_out(there: Mapping[str, Catalog]) -> Iterator[Finding]:
+    for part, catalog in there.items():
+        for one in catalog.left_out:
+            if one == f"hidden: {quarantine.NAME}":
+                continue  # what was left out by its own advice
+            yield Finding(kind="left out", files=(), about=f"{part}: {one}")

@@ -1,0 +1,130 @@
+"""Quarantine: files that are taken out of a folder and can be put back.
+
+In: a folder and files below it. Out: the files under the same names in FOLDER/.quarantine, which no
+scan looks into, and a journal of what was moved and why.
+Each move stands in the journal before it is made, so that one that was stopped at any moment can be
+undone. Nothing is overwritten, in either direction, and nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tlkit.errors import DiskError
+from tlkit.files import disk_errors
+
+NAME = ".quarantine"
+JOURNAL = "moves.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A line of the journal."""
+
+    file: str
+    """Below the folder."""
+    kept_as: str
+    """Below the quarantine."""
+    why: str
+
+
+def move(folder: Path, why: Mapping[str, str]) -> list[Move]:
+    """Move files into the quarantine; `why` has the reason of each. Raises `DiskError`."""
+    place = folder / NAME
+    moved: list[Move] = []
+    with disk_errors(place):
+        place.mkdir(exist_ok=True)
+        with (place / JOURNAL).open("a", encoding="utf-8") as journal:
+            for file, reason in why.items():
+                one = Move(file=file, kept_as=_free(place, file), why=reason)
+                journal.write(json.dumps(one.__dict__) + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+                target = place / one.kept_as
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).rename(target)
+                moved.append(one)
+    return moved
+
+
+def undo(folder: Path) -> list[Move]:
+    """Put back all that is in the quarantine, and remove it; what was put back.
+
+    Raises `DiskError` before anything is moved where another file has taken the place of one, and
+    where a line of the journal names a place outside of the folder.
+    """
+    place = folder / NAME
+    there = [one for one in _journal(place) if os.path.lexists(place / one.kept_as)]
+    for one in there:
+        _must_be_below(one)
+        if os.path.lexists(folder / one.file):
+            raise DiskError(
+                f"{folder / one.file} cannot be put back",
+                found="another file in its place",
+                expected="nothing at that path",
+                do="move that file away, or take yours from " + str(place / one.kept_as),
+            )
+    with disk_errors(folder):
+        for one in there:
+            (folder / one.file).parent.mkdir(parents=True, exist_ok=True)
+            (place / one.kept_as).rename(folder / one.file)
+        if place.is_dir():
+            (place / JOURNAL).unlink(missing_ok=True)
+            # What somebody else has put there stays, and so do the folders around it.
+            for below in sorted((one for one in place.rglob("*") if one.is_dir()), reverse=True):
+                _remove_empty(below)
+            _remove_empty(place)
+    return there
+
+
+def _free(place: Path, file: str) -> str:
+    """A name that nothing in the quarantine has."""
+    path, number = PurePosixPath(file), 1
+    while os.path.lexists(place / path):
+        number += 1
+        path = PurePosixPath(file).with_name(f"{number}-{PurePosixPath(file).name}")
+    return path.as_posix()
+
+
+def _journal(place: Path) -> Iterator[Move]:
+    try:
+        lines = (place / JOURNAL).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(place) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield Move(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            if number < len(lines):  # the last one may have been cut off before its move
+                raise _unreadable(place) from error
+
+
+def _unreadable(place: Path) -> DiskError:
+    return DiskError(
+        f"{place / JOURNAL} cannot be read",
+        found="no journal of moves",
+        expected="what `tlkit check --fix` has written",
+        do=f"put the files in {place} back by hand",
+    )
+
+
+def _must_be_below(one: Move) -> None:
+    for path in (PurePosixPath(one.file), PurePosixPath(one.kept_as)):
+        if path.is_absolute() or ".." in path.parts:
+            raise DiskError(
+                "the journal of the quarantine cannot be trusted",
+                found=f"a move of {path}",
+                expected="places below the folder",
+                do="put the files back by hand",
+            )
+
+
+def _remove_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
