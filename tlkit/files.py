@@ -9,6 +9,7 @@ Not here: what is written.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
@@ -17,6 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from tlkit.errors import DiskError, RunFolderError
+
+LONGEST = 50
+"""Characters of a name that a temporary one begins with: 200 bytes at most, a disk takes 255."""
 
 
 @contextlib.contextmanager
@@ -148,7 +152,17 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def remove_staged(path: Path) -> None:
+    """Remove what was begun under a temporary name for `path` and never renamed.
+
+    For one who knows that nobody is writing it now. A name that was shortened is left alone: it may
+    be another's.
+    """
+    if len(path.name) < LONGEST:
+        for one in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+            shutil.rmtree(one, ignore_errors=True)
+
+
 def _beside(path: Path) -> Path:
     """A new hidden name in the same folder, hence on the same file system."""
-    # 50 characters are at most 200 bytes: a disk takes names of 255.
-    return path.parent / f".{path.name[:50]}.{secrets.token_hex(4)}.tmp"
+    return path.parent / f".{path.name[:LONGEST]}.{secrets.token_hex(4)}.tmp"

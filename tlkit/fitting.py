@@ -7,7 +7,9 @@ Next door: classifier.py (using what was fitted), runs.py (what lies in a run fo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import importlib
 import threading
 import time
@@ -41,10 +43,11 @@ from tlkit.folds import (
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
-from tlkit.options import FitOptions, own_parameters, signature
+from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, choose
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
+from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.folds import Fold, train_folds
 from tlkit.train.recipe import plan_of, refuse_unknown
@@ -79,11 +82,13 @@ def fit_events(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> Generator[Event, None, FitResult | FoldsResult]:
     """Fit a head on a folder, step by step: yields `Note`, `Tick` and `Epoch`, returns the result.
 
     With `folds` also a `FoldScore` for each head, and the result is a `FoldsResult`. The run folder
-    appears when all is done, or not at all. Raises `TlkitError`.
+    appears when all is done, or not at all. With `resume` a fit that was interrupted goes on where
+    it was; closing the generator interrupts it. Raises `TlkitError`.
     """
     started = time.perf_counter()
     options = FitOptions() if options is None else options
@@ -101,33 +106,82 @@ def fit_events(
     yield from _about(parts)
     for doubt in brief(parts):
         yield Note(text=f"{doubt}: tlkit check {folder} lists them")
-    if options.folds:
-        crossed = yield from _cross(folder, options, chosen, parts, (run, replace))
-        return dataclasses.replace(crossed, wall_s=time.perf_counter() - started)
+    refuse_unwritable(run)
+    with runs.held(run):
+        place = _Place(run, replace, Checkpoints(
+            runs.checkpoint_of(run), _identity(options, parts), resume=resume
+        ))  # fmt: skip
+        if not resume and place.checkpoints.there:
+            yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
+            place.checkpoints.clear_files()
+        elif resume and not place.checkpoints.there:
+            yield Note(text="there is no checkpoint to go on from: begins at the start")
+        fit_one = _cross if options.folds else _single
+        result = yield from fit_one(folder, options, chosen, parts, place)
+        place.checkpoints.clear()
+    return dataclasses.replace(result, wall_s=time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a fit is kept."""
+
+    run: Path
+    replace: Collection[str]
+    """Names of files that may be replaced there."""
+    checkpoints: Checkpoints
+
+
+def _identity(options: FitOptions, parts: Parts) -> dict[str, Any]:
+    """What two fits have in common that give the same bits, by the names that users know."""
+    named = {"train": parts.train, "val": parts.val, "test": parts.test}
+    images = hashlib.blake2b(digest_size=16)
+    for name, part in named.items():
+        for path in () if part is None else part.paths:
+            with contextlib.suppress(OSError):  # a vanished file is told when it is read
+                status = path.stat()
+                images.update(f"{name} {path} {status.st_size} {status.st_mtime_ns}\n".encode(
+                    "utf-8", "surrogateescape"
+                ))  # fmt: skip
+    given = dataclasses.asdict(options)
+    return {
+        **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
+        "images": images.hexdigest(),
+        **{f"version of {name}": one for name, one in artifact.versions().items()},
+    }
+
+
+IDLE = ("workers", "cache", "cache_gb", "bank")
+"""Options that change how long a fit takes and nothing else."""
+
+
+def _single(
+    folder: Path, options: FitOptions, chosen: Chosen, parts: Parts, place: _Place
+) -> Generator[Event, None, FitResult]:
+    """One head."""
     splits = split(
         parts, val_fraction=options.val_fraction, seed=options.seed, group_by=options.group_by
     )
-    refuse_unwritable(run)
-    trained = yield from train(options, chosen.backbone, splits)
+    trained = yield from train(options, chosen.backbone, splits, checkpoints=place.checkpoints)
     validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
     test, bad = None, trained.bad
     if trained.test is not None:
         test = measure(trained.test.labels, trained.test.probabilities, parts.train.classes)
         bad += trained.test.bad
     card = _card(options, chosen, trained, parts, validation)
-    with new_folder(run, replace=replace) as staged:
+    with new_folder(place.run, replace=place.replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         _write_report(staged, folder, options, trained, card, validation, test)
     return FitResult(
-        run=run,
-        head=run / runs.HEAD,
+        run=place.run,
+        head=place.run / runs.HEAD,
         card=card,
         history=trained.history,
         best=trained.best,
         validation=validation,
         test=test,
         bad=bad,
-        wall_s=time.perf_counter() - started,
+        wall_s=0.0,
     )
 
 
@@ -136,16 +190,17 @@ def _cross(
     options: FitOptions,
     chosen: Chosen,
     parts: Parts,
-    place: tuple[Path, Collection[str]],
+    place: _Place,
 ) -> Generator[Event, None, FoldsResult]:
-    """A head for each fold, in a run folder that replaces what `place` says."""
+    """A head for each fold."""
     plan = folds(parts, count=options.folds, seed=options.seed, group_by=options.group_by)
-    run, replace = place
-    refuse_unwritable(run)
+    run = place.run
     results: list[FoldResult] = []
     tested: list[Tested] = []
-    with new_folder(run, replace=replace) as staged:
-        for one in train_folds(options, chosen.backbone, plan, parts.train):
+    with new_folder(run, replace=place.replace) as staged:
+        for one in train_folds(
+            options, chosen.backbone, plan, parts.train, checkpoints=place.checkpoints
+        ):
             if not isinstance(one, Fold):
                 yield one
                 continue
@@ -322,6 +377,7 @@ def fit(
     folds: int,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     **options: Any,
 ) -> FoldsResult: ...
 
@@ -332,6 +388,7 @@ def fit(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     **options: Any,
 ) -> FitResult: ...
 
@@ -341,6 +398,7 @@ def fit(
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     **options: Any,
 ) -> FitResult | FoldsResult:
     """Fit a head on a folder of class folders; with `folds=K`, one for each fold: a `FoldsResult`.
@@ -348,7 +406,8 @@ def fit(
     `options` are the fields of `tlkit.FitOptions`; an unknown one is an error that lists them.
     Raises `TlkitError`. `tlkit.fit_events` does the same step by step.
     """
-    return finish(fit_events(folder, FitOptions.of(options), out=out, overwrite=overwrite))
+    events = fit_events(folder, FitOptions.of(options), out=out, overwrite=overwrite, resume=resume)
+    return finish(events)
 
 
 fit.__signature__ = signature(  # type: ignore[attr-defined]

@@ -7,6 +7,8 @@ options.json       every option, what `auto` became, the folder
 curves.png         loss and accuracy
 confusion.png      which class was taken for which
 
+While it is being made: .NAME.checkpoint beside it, which --resume goes on from.
+
 With --folds, in place of the one head and the curves (tlkit/folds.py):
 fold-1/ ...        a head.safetensors for each fold
 folds.csv          one row per fold
@@ -15,15 +17,20 @@ out-of-fold.csv    every image as the head sees it that did not learn from it
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import json
-from collections.abc import Collection, Iterable, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tlkit.errors import RunFolderError
+from tlkit.files import disk_errors, remove_staged
 
 HEAD = "head.safetensors"
 FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
@@ -33,17 +40,64 @@ FILES = frozenset(
 )
 """All that a run folder holds: --overwrite replaces a folder with these files and no other."""
 RUNS = Path("runs")
+LOCK = "lock"
 
 
 def next_free(folder: Path, backbone: str) -> Path:
-    """runs/FOLDER-BACKBONE, with a number behind it from the second on."""
+    """runs/FOLDER-BACKBONE, with a number behind it from the second on.
+
+    One that another process is making is not free.
+    """
     base = f"{folder.resolve().name or 'images'}-{backbone}"
     safe = "".join(one if one.isalnum() or one in "-_." else "_" for one in base)[:100].lstrip(".")
     for number in itertools.count(1):
         path = RUNS / (safe if number == 1 else f"{safe}-{number}")
-        if not path.exists():
+        if not path.exists() and not _is_held(path):
             return path
     raise RuntimeError("unreachable: the count has no end")
+
+
+def checkpoint_of(run: Path) -> Path:
+    """Where the checkpoints of a fit are, until its run folder is there."""
+    return run.parent / f".{run.name}.checkpoint"
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """A run folder is made by one process at a time. Raises `RunFolderError`, `DiskError`."""
+    folder = checkpoint_of(run)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunFolderError(
+            f"{run} is being made by another fit",
+            found="a fit that has not ended",
+            expected="one at a time",
+            do="wait for it, or name another folder with --out",
+        ) from error
+    try:
+        remove_staged(run)  # what a fit that was killed has left
+        yield
+    finally:
+        lock.release()
+        # Where nothing was written down, nothing stays.
+        if folder.is_dir() and {one.name for one in folder.iterdir()} <= {LOCK}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_held(run: Path) -> bool:
+    """Whether a process is making it."""
+    lock = FileLock(checkpoint_of(run) / LOCK)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def refuse_among_photos(run: Path, folder: Path) -> None:

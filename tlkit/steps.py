@@ -5,6 +5,7 @@ Such work is a generator: the caller shows the steps, or stops between any two.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,11 +26,15 @@ class Tick:
 def finish(
     steps: Generator[Step, None, Result], each: Callable[[Step], object] = lambda step: None
 ) -> Result:
-    """Run to the end, giving each step to `each`; what the generator returns."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        each(step)
+    """Run to the end, giving each step to `each`; what the generator returns.
+
+    What `each` raises closes the generator, which may have something to put in order.
+    """
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            each(step)

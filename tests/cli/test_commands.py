@@ -2,6 +2,11 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -398,3 +403,58 @@ def test_nothing_is_kept_where_the_limit_is_zero(run, colours, monkeypatch):
     monkeypatch.setenv("TLKIT_CACHE_GB", "0")
     assert run("fit", colours, "--backbone", "tiny").exit_code == 0
     assert "0 bytes of 0 bytes" in run("cache").stdout
+
+
+def test_ctrl_c_ends_a_fit_after_its_step_and_resume_goes_on(
+    colours, tmp_path, tiny_plugin, monkeypatch
+):
+    """In a process of its own: a signal is for all of it."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tiny_plugin), *sys.path]))
+    words = [
+        sys.executable, "-m", "tlkit", "fit", str(colours), "--backbone", "tiny", "--freeze",
+        "none", "--strategy", "finetune", "--epochs", "4000", "--batch", "4", "--out",
+        str(tmp_path / "run"),
+    ]  # fmt: skip
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.split()[:1] == ["3"]:  # an epoch
+            break
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopping after this step" in said
+    assert "the same command with --resume goes on" in said
+    assert [one.name for one in tmp_path.iterdir()] == [".run.checkpoint"]
+    again = subprocess.Popen(
+        [*words, "--resume"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    first = next(line.split()[0] for line in again.stdout if line.split()[0].isdigit())
+    again.send_signal(signal.SIGINT)
+    _, said = again.communicate(timeout=60)
+    assert "goes on from step" in said
+    assert int(first) >= 4
+
+
+def test_a_second_ctrl_c_is_not_waited_with():
+    from tlkit.cli.interrupt import after_this_step
+
+    before = signal.getsignal(signal.SIGINT)
+    with after_this_step("stopping") as check:
+        check()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    done = []
+    thread = threading.Thread(target=lambda: done.append(_in_a_thread(after_this_step)))
+    thread.start()
+    thread.join()
+    assert done == ["went on"]
+
+
+def _in_a_thread(after_this_step):
+    with after_this_step("stopping") as check:
+        check()
+    return "went on"

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     "--out", metavar="DIR", help="The run folder.  [default: runs/FOLDER-BACKBONE, numbered]"
 )
 @click.option("--overwrite", is_flag=True, help="Replace a run folder that is not empty.")
+@click.option("--resume", is_flag=True, help="Go on with this fit where it was interrupted.")
 @flags_for(FitOptions, into="options")
-def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) -> None:
+def command(
+    folder: str, out: str | None, overwrite: bool, resume: bool, options: FitOptions
+) -> None:
     """Fit a head on the images in FOLDER.
 
     FOLDER holds a sub-folder of images for each class, or the folders train, val (or valid) and
@@ -37,16 +40,19 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
     tlkit fit cats_dogs/ --folds 10
     """
     from tlkit.cli import show
+    from tlkit.cli.interrupt import after_this_step
     from tlkit.fitting import fit_events
     from tlkit.folds import FoldsResult
     from tlkit.steps import Tick, finish
     from tlkit.train.events import Event, FoldScore, Note
 
-    with show.meter() as tell:
+    note = "stopping after this step; once more stops at once"
+    with show.meter() as tell, after_this_step(note) as check:
         before: Epoch | None = None
 
         def each(event: Event) -> None:
             nonlocal before
+            check()
             if isinstance(event, Tick):
                 tell(event)
             elif isinstance(event, Note):
@@ -57,7 +63,12 @@ def command(folder: str, out: str | None, overwrite: bool, options: FitOptions) 
                 _epoch(event, heading=before is None or event.number < before.number)
                 before = event
 
-        result = finish(fit_events(folder, options, out=out, overwrite=overwrite), each)
+        events = fit_events(folder, options, out=out, overwrite=overwrite, resume=resume)
+        try:
+            result = finish(events, each)
+        except KeyboardInterrupt:
+            click.echo("the same command with --resume goes on from here", err=True)
+            raise
     if isinstance(result, FoldsResult):
         _folds(result)
     else:

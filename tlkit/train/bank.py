@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit import cache
-from tlkit.data.batches import batches, even_parts
+from tlkit.data.batches import batches
 from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
@@ -203,7 +203,7 @@ class Extractor:
         parts = batches(
             [catalog.paths[number] for number in missing],
             look,
-            sizes=even_parts(len(missing), max(1, BATCH // views)),
+            sizes=_stretches(len(missing), max(1, BATCH // views)),
             at_least_px=self.cut.model.spec.resize_px,
             workers=self._workers,
         )
@@ -254,6 +254,14 @@ def extractor(
     if not keep:
         weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
     return Extractor(cut, compute, choice, work, store, keep=keep, workers=workers)
+
+
+def _stretches(count: int, size: int) -> list[int]:
+    """All of one size but the last, whoever counts: what is left of a pass that was stopped goes
+    through the network in the very batches that it would have gone in, and gives the same bits.
+    """
+    whole, rest = divmod(count, size)
+    return [size] * whole + [rest] * (rest > 0)
 
 
 def _temporary() -> Path:

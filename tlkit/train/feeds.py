@@ -48,8 +48,8 @@ class Feed(Protocol):
     def module(self) -> nn.Module:
         """What the inputs are given to."""
 
-    def epoch(self, number: int) -> Parts:
-        """One pass, in that epoch's order."""
+    def epoch(self, number: int, done: int = 0) -> Parts:
+        """One pass, in that epoch's order, without the first `done` batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,11 @@ class BankFeed:
     def steps(self) -> int:
         return len(even_parts(self.images, self.batch))
 
-    def epoch(self, number: int) -> Parts:
+    def epoch(self, number: int, done: int = 0) -> Parts:
         view = (number - 1) % self.bank.views
         order = shuffled(len(self.bank.labels), self.seed, number)
         ends = np.cumsum(even_parts(len(order), self.batch))
-        for part in np.split(order, ends[:-1]):
+        for part in np.split(order, ends[:-1])[done:]:
             yield self.bank.at(part, view), self.bank.labels[torch.from_numpy(part)]
 
 
@@ -98,18 +98,18 @@ class ImageFeed:
     def steps(self) -> int:
         return len(even_parts(self.images, self.batch))
 
-    def epoch(self, number: int) -> Parts:
-        order = shuffled(len(self.catalog), self.seed, number)
+    def epoch(self, number: int, done: int = 0) -> Parts:
+        sizes = even_parts(len(self.catalog), self.batch)
+        order = shuffled(len(self.catalog), self.seed, number)[sum(sizes[:done]) :]
         paths = self.catalog.paths
 
         def look(image: Pixels, position: int) -> Pixels:
             return self.augmentation.look(image, int(order[position]), number - 1)
 
-        sizes = even_parts(len(order), self.batch)
         for part in batches(
             [paths[i] for i in order],
             look,
-            sizes=sizes,
+            sizes=sizes[done:],
             source=lambda position: self.pixels(int(order[position])),
             workers=self.workers,
         ):
@@ -141,17 +141,17 @@ class Ahead:
         """Read the first batch of an epoch, in a thread; those behind it are read ahead then."""
         self._begun = self._read(number)
 
-    def epoch(self, number: int) -> Parts:
+    def epoch(self, number: int, done: int = 0) -> Parts:
         """As the feed's own, which must be the one that was begun, if one was."""
-        (parts, begun), self._begun = self._begun or self._read(number), None
+        (parts, begun), self._begun = self._begun or self._read(number, done), None
         with contextlib.closing(parts):
             first = begun.result()
             if first is not None:
                 yield first
                 yield from parts
 
-    def _read(self, number: int) -> Begun:
-        parts = self._feed.epoch(number)
+    def _read(self, number: int, done: int = 0) -> Begun:
+        parts = self._feed.epoch(number, done)
         return parts, self._pool.submit(next, parts, None)
 
 

@@ -30,6 +30,7 @@ from tlkit.model.build import build, weight_sets
 from tlkit.model.device import Compute, compute_on
 from tlkit.options import FitOptions
 from tlkit.train.bank import Bank, none_readable
+from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.events import Epoch, Event, Note, Tick
 from tlkit.train.feeds import readable
 from tlkit.train.judge import Verdict, bank_logits, probabilities, standing
@@ -76,11 +77,17 @@ class Fold:
 
 
 def train_folds(
-    options: FitOptions, backbone: Backbone, folds: Sequence[Splits], whole: Catalog
+    options: FitOptions,
+    backbone: Backbone,
+    folds: Sequence[Splits],
+    whole: Catalog,
+    *,
+    checkpoints: Checkpoints | None = None,
 ) -> Generator[Event | Fold, None, None]:
     """Train a head for each of `folds`, which share out the images of `whole`.
 
-    Raises every `TlkitError` that a fit raises. No head is refitted: it stays as it was judged.
+    With `checkpoints` each fold's training can be interrupted. Raises every `TlkitError` that a fit
+    raises. No head is refitted: it stays as it was judged.
     """
     # Refitted on all images, the heads would be one, and judged by what they learnt.
     options = replace(options, refit=False)
@@ -88,14 +95,23 @@ def train_folds(
     if settled.freeze != "none" and settled.strategy != "probe+finetune":
         built = build(backbone, plan_of(settled), len(whole.classes))
         if built.cut.has_bank:
-            yield from _together(settled, built.cut, built.weights, folds, whole)
+            yield from _together(settled, built.cut, built.weights, folds, whole, checkpoints)
             return
         del built
-    yield from _one_by_one(options, backbone, folds, whole)
+    yield from _one_by_one(options, backbone, folds, whole, checkpoints)
+
+
+def _name(number: int) -> str:
+    """Of a fold's training, for its checkpoints."""
+    return f"fold-{number}"
 
 
 def _one_by_one(
-    options: FitOptions, backbone: Backbone, folds: Sequence[Splits], whole: Catalog
+    options: FitOptions,
+    backbone: Backbone,
+    folds: Sequence[Splits],
+    whole: Catalog,
+    checkpoints: Checkpoints | None,
 ) -> Generator[Event | Fold, None, None]:
     """A fit of its own for every fold."""
     # Everything is read once before hours are spent: the last fold must not end what is done.
@@ -107,7 +123,7 @@ def _one_by_one(
     folds = [replace(_only(splits, set(good.files), bad), test=test) for splits in folds]
     told: set[str] = set()
     for number, splits in enumerate(folds, start=1):
-        events = train(options, backbone, splits)
+        events = train(options, backbone, splits, checkpoints=checkpoints, name=_name(number))
         trained = yield from _told_once(events, told, f"fold {number} of {len(folds)}")
         yield Fold(
             number=number,
@@ -290,7 +306,12 @@ class _Shared:
 
 
 def _together(
-    options: FitOptions, cut: Cut, weights: Weights, folds: Sequence[Splits], whole: Catalog
+    options: FitOptions,
+    cut: Cut,
+    weights: Weights,
+    folds: Sequence[Splits],
+    whole: Catalog,
+    checkpoints: Checkpoints | None,
 ) -> Generator[Event | Fold, None, None]:
     """All folds on one bank."""
     compute = compute_on(options.device, options.precision, options.layout)
@@ -307,7 +328,8 @@ def _together(
         yield from _solved(shared)
         return
     for number, splits in enumerate(folds, start=1):
-        history, best = yield from keep_best(phase, compute, shared.course(splits), None)
+        keeper = None if checkpoints is None else checkpoints.of(_name(number))
+        history, best = yield from keep_best(phase, compute, shared.course(splits), None, keeper)
         yield shared.fold(number, history, best)
 
 

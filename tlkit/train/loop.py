@@ -1,17 +1,20 @@
 """Loop: gradient steps on what is trained.
 
 In: a cut model, a `Feed` of batches, a judge. Out: an `Epoch` for every pass, `Tick`s within it;
-the caller keeps the best and may stop between any two.
+the caller keeps the best and may stop between any two. What a `Training` is made of can be written
+down between two steps, and another process goes on from there (checkpoint.py).
 Each step's random numbers (dropout, blends) are a function of the seed and the step alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ from tlkit.errors import TlkitError
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute, drawn
 from tlkit.options import FitOptions
+from tlkit.train.checkpoint import Standing
 from tlkit.train.events import Epoch, Note, Tick
 from tlkit.train.feeds import Ahead, Feed
 from tlkit.train.judge import Judge, loss_of
@@ -45,54 +49,166 @@ def epochs(
     *,
     optimizer: torch.optim.Optimizer,
     loss: Loss,
+    watch: Watch | None = None,
 ) -> Iterator[Tick | Epoch | Note]:
     """Train; after each `Epoch` the model holds what was judged. Raises where the loss diverges.
 
-    Ends early where the schedule or --patience says so.
+    Ends early where the schedule or --patience says so. With `watch`, begins where that says.
     """
-    pace = Pace(options, steps_per_epoch=-(-feed.steps // options.accumulate))
-    average = Average(cut, options.ema) if options.ema else None
-    step = 0
+    now = Training(cut, options, optimizer, steps_per_epoch=-(-feed.steps // options.accumulate))
+    if watch is not None:
+        watch.begin(now)
     with Ahead(feed) as ahead:
-        for number in range(1, options.epochs + 1):
+        while now.epoch <= options.epochs:
             started = time.perf_counter()
-            total, seen = 0.0, 0
-            held = _not_yet(cut, number, options.unfreeze_every)
+            held = _not_yet(cut, now.epoch, options.unfreeze_every)
             with cut.holding(held, statistics=options.batchnorm == "keep"):
-                batches = ahead.epoch(number)
+                batches = ahead.epoch(now.epoch, now.batches)
                 while parts := list(islice(batches, options.accumulate)):
-                    for group in optimizer.param_groups:
-                        group["lr"] = group["peak"] * pace.factor(step)
-                    with drawn(options.seed, "step", step), torch.enable_grad():
-                        total += take_step(loss, parts, optimizer, options.clip)
-                    if average is not None:
-                        average.update()
-                    seen += sum(len(labels) for _, labels in parts)
-                    step += 1
-                    if not math.isfinite(total):
-                        raise diverged(number, step, options)
-                    yield Tick(
-                        what=f"epoch {number}/{options.epochs}", done=seen, total=feed.images
-                    )
-            if number < options.epochs:
-                ahead.begin(number + 1)
-            if average is not None:
-                average.swap()
-            val = judge()
-            yield Epoch(
-                number=number,
-                rate=options.lr * pace.factor(step - 1),
-                train_loss=total / seen,
-                val_loss=val.loss,
-                val_accuracy=val.accuracy,
-                val_balanced_accuracy=val.balanced_accuracy,
-                wall_s=time.perf_counter() - started,
-            )
-            if average is not None:
-                average.swap()
-            if end := pace.judged(val):
+                    now.step(parts, loss)
+                    what = f"epoch {now.epoch}/{options.epochs}"
+                    tick = Tick(what=what, done=now.seen, total=feed.images)
+                    if watch is None:
+                        yield tick
+                    else:
+                        yield from watch.over(now, tick)
+            if now.epoch < options.epochs:
+                ahead.begin(now.epoch + 1)
+            with now.averaged():
+                val = judge()
+                yield Epoch(
+                    number=now.epoch,
+                    rate=options.lr * now.pace.factor(now.steps - 1),
+                    train_loss=now.total / now.seen,
+                    val_loss=val.loss,
+                    val_accuracy=val.accuracy,
+                    val_balanced_accuracy=val.balanced_accuracy,
+                    wall_s=time.perf_counter() - started,
+                )
+            number, end = now.epoch, now.pace.judged(val)
+            now.next_epoch()
+            if end:
+                now.epoch = options.epochs + 1
                 yield Note(text=f"stopped after epoch {number}: {end}")
                 return
+
+
+class Watch(Protocol):
+    """Who keeps a training that may be interrupted."""
+
+    def begin(self, training: Training) -> None:
+        """Put it where it is to begin."""
+
+    def over(self, training: Training, tick: Tick) -> Iterator[Tick]:
+        """Yield the tick of a step; keep what is to be kept, before or when it is closed."""
+
+
+class Training:
+    """A training as it stands between two steps."""
+
+    def __init__(
+        self,
+        cut: Cut,
+        options: FitOptions,
+        optimizer: torch.optim.Optimizer,
+        *,
+        steps_per_epoch: int,
+    ) -> None:
+        self.live = cut.trained_tensors()  # now: a stage that is held counts as frozen
+        self.options = options
+        self.optimizer = optimizer
+        self.pace = Pace(options, steps_per_epoch=steps_per_epoch)
+        self.average = Average(cut, options.ema) if options.ema else None
+        self.steps = 0
+        self.epoch = 1
+        self.batches = 0
+        """Of this epoch."""
+        self.total = 0.0
+        """Sum of the losses of the images of this epoch so far."""
+        self.seen = 0
+        """Images of this epoch so far."""
+
+    def step(self, parts: list[tuple[Tensor, Tensor]], loss: Loss) -> None:
+        """One step on the gradients of all parts. Raises where the loss diverges."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.pace.factor(self.steps)
+        with drawn(self.options.seed, "step", self.steps), torch.enable_grad():
+            self.total += take_step(loss, parts, self.optimizer, self.options.clip)
+        if self.average is not None:
+            self.average.update()
+        self.seen += sum(len(labels) for _, labels in parts)
+        self.batches += len(parts)
+        self.steps += 1
+        if not math.isfinite(self.total):
+            raise diverged(self.epoch, self.steps, self.options)
+
+    def next_epoch(self) -> None:
+        """All batches of this one are done, and it was judged."""
+        self.epoch += 1
+        self.batches, self.total, self.seen = 0, 0.0, 0
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has the averaged tensors in the block, where there is an average."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
+            self.average.swap()
+
+    def standing(self) -> Standing:
+        """All that the options and the folder do not say."""
+        tensors: dict[str, Tensor] = {f"model.{name}": one for name, one in self.live.items()}
+        if self.average is not None:
+            tensors |= {f"average.{i}": one for i, one in enumerate(self.average.kept)}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{i}.{name}": one
+                for name, one in state.items()
+                if isinstance(one, Tensor)
+            }
+        counts = {name: getattr(self, name) for name in COUNTS}
+        averaged = 0 if self.average is None else self.average.steps
+        return Standing(
+            counts={**counts, "pace": self.pace.counts(), "averaged": averaged}, tensors=tensors
+        )
+
+    def stand(self, standing: Standing) -> None:
+        """Go on from there."""
+        tensors, counts = standing.tensors, standing.counts
+        for name in COUNTS:
+            setattr(self, name, counts[name])
+        self.pace.put(counts["pace"])
+        with torch.no_grad():
+            for name, one in under(tensors, "model.").items():
+                self.live[name].copy_(one)
+        if self.average is not None:
+            self.average.steps = counts["averaged"]
+            for i, kept in enumerate(self.average.kept):
+                kept.copy_(tensors[f"average.{i}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        learning = [one for group in self.optimizer.param_groups for one in group["params"]]
+        for name, one in under(tensors, "optimizer.").items():
+            number, _, what = name.partition(".")
+            beside = learning[int(number)]
+            if one.shape == beside.shape:
+                # Fused steps go through memory: the layout has to be the parameter's.
+                one = torch.empty_like(beside).copy_(one)
+            state.setdefault(int(number), {})[what] = one
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+COUNTS = ("steps", "epoch", "batches", "total", "seen")
+"""The numbers of a `Training`."""
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, without it."""
+    return {name[len(prefix) :]: one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 class Average:

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 
 import numpy as np
 import torch
@@ -31,6 +30,8 @@ from tlkit.model.device import Compute, compute_on
 from tlkit.model.heads import Scale
 from tlkit.options import FitOptions
 from tlkit.train.bank import Bank, Extractor, extractor
+from tlkit.train.best import Best, Kept
+from tlkit.train.checkpoint import Checkpoints, Keeper
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.feeds import BankFeed, Feed, ImageFeed, readable
 from tlkit.train.judge import (
@@ -39,7 +40,6 @@ from tlkit.train.judge import (
     bank_logits,
     image_logits,
     probabilities,
-    standing,
     verdict,
 )
 from tlkit.train.loop import Loss, diverged, epochs, loss_for
@@ -116,15 +116,22 @@ class Course:
 
 
 def train(
-    options: FitOptions, backbone: Backbone, splits: Splits
+    options: FitOptions,
+    backbone: Backbone,
+    splits: Splits,
+    *,
+    checkpoints: Checkpoints | None = None,
+    name: str = "last",
 ) -> Generator[Event, None, Trained]:
     """Fit a head. Yields events, returns the result.
 
-    Raises every `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
+    With `checkpoints` its last training, called `name` there, can be interrupted. Raises every
+    `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
-    begun = yield from _begin(options, backbone, splits)
+    keeper = None if checkpoints is None else checkpoints.of(name)
+    begun = yield from _begin(options, backbone, splits, keeper)
     options, last, compute = begun.last.options, begun.last, begun.compute
-    course, history, best = yield from _go(last, compute, splits, begun.start)
+    course, history, best = yield from _go(last, compute, splits, begun.start, keeper)
     val_probabilities = probabilities(course.val_logits())
     if last.recipe.refit:
         yield from _refit(options, last.cut, compute, course, best)
@@ -166,16 +173,19 @@ class _Begun:
 
 
 def _begin(
-    options: FitOptions, backbone: Backbone, splits: Splits
+    options: FitOptions, backbone: Backbone, splits: Splits, keeper: Keeper | None = None
 ) -> Generator[Event, None, _Begun]:
-    """Build the model, and train the probe where the strategy has one before the rest."""
+    """Build the model, and train the probe where the strategy has one before the rest.
+
+    Not where the rest goes on from a checkpoint, which is behind the probe.
+    """
     options = settle(options, weight_sets(backbone))
     compute = compute_on(options.device, options.precision, options.layout)
     built = build(backbone, plan_of(options), len(splits.train.classes))
     last = prepare(options, built.cut, splits, scratch=built.weights.state is None)
     compute.place(built.cut.model)
     start: Epoch | None = None
-    if options.strategy == "probe+finetune":
+    if options.strategy == "probe+finetune" and (keeper is None or not keeper.there):
         head_cut = recut(built.cut.model, "backbone")
         first = prepare(for_the_probe(options), head_cut, splits, scratch=False)
         _, _, reached = yield from _go(first, compute, splits, None)
@@ -253,14 +263,18 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
 
 
 def _go(
-    phase: Phase, compute: Compute, splits: Splits, start: Epoch | None
+    phase: Phase,
+    compute: Compute,
+    splits: Splits,
+    start: Epoch | None,
+    keeper: Keeper | None = None,
 ) -> Generator[Event, None, tuple[Course, list[Epoch], Epoch]]:
     """Train, and leave the model with the tensors of the epoch that was best.
 
     `start` is what the model has reached already: no epoch that is worse is kept.
     """
     course = yield from _read(phase, compute, splits)
-    history, best = yield from keep_best(phase, compute, course, start)
+    history, best = yield from keep_best(phase, compute, course, start, keeper)
     return course, history, best
 
 
@@ -438,11 +452,27 @@ def refuse_gone(splits: Splits, labels: Tensor) -> None:
 
 
 def keep_best(
-    phase: Phase, compute: Compute, course: Course, start: Epoch | None
+    phase: Phase,
+    compute: Compute,
+    course: Course,
+    start: Epoch | None,
+    keeper: Keeper | None = None,
 ) -> Generator[Event, None, tuple[list[Epoch], Epoch]]:
-    """Train, and put the tensors of the best epoch back into the model."""
+    """Train, and put the tensors of the best epoch back into the model.
+
+    With `keeper` a training in steps goes on from its checkpoint, if it has one, and writes more.
+    """
     options, cut, name = phase.options, phase.cut, phase.recipe.optimizer
+    best = Best(cut, options)
+    found = None if keeper is None else keeper.read()
+    if found is not None:
+        best.stand(found)
+        yield Note(text=f"goes on from step {found.counts['training']['steps']}")
+    elif start is not None:
+        yield start
+        best.take(start)
     records: Iterator[Event]
+    kept = None if keeper is None else Kept(best, keeper, found)
     if name == "lbfgs" and course.banks is not None:
         weights = class_weights_for(options, compute, course.train_labels)
         records = solve(
@@ -451,24 +481,21 @@ def keep_best(
         )  # fmt: skip
     else:
         optimizer, loss = _steps(phase, compute, course)
-        records = epochs(cut, course.feed, course.judge, options, optimizer=optimizer, loss=loss)
-    history: list[Epoch] = []
-    best: Epoch | None = None
-    kept: dict[str, Tensor] = {}
-    for record in records if start is None else chain([start], records):
+        records = epochs(
+            cut, course.feed, course.judge, options,
+            optimizer=optimizer, loss=loss,
+            watch=kept,
+        )  # fmt: skip
+    for record in records:
         yield record
         if isinstance(record, Epoch):
-            history.append(record)
-            if best is None or _rank(record, options) < _rank(best, options):
-                best = record
-                kept = {name: one.detach().clone() for name, one in cut.trained_tensors().items()}
-    if best is None:
-        raise RuntimeError("a fit has at least one epoch")
-    if not math.isfinite(best.val_loss):
-        raise diverged(best.number, best.number * course.feed.steps, options)
-    cut.put(kept)
-    cut.training(False)
-    return history, best
+            best.take(record)
+    if kept is not None and name != "lbfgs":
+        kept.end()
+    if not math.isfinite(best.epoch.val_loss):
+        raise diverged(best.epoch.number, best.epoch.number * course.feed.steps, options)
+    best.put_back()
+    return best.history, best.epoch
 
 
 def _steps(phase: Phase, compute: Compute, course: Course) -> tuple[torch.optim.Optimizer, Loss]:
@@ -481,15 +508,6 @@ def _steps(phase: Phase, compute: Compute, course: Course) -> tuple[torch.optim.
         classes=course.classes,
     )
     return optimizer_for(phase.cut, phase.options, phase.recipe.optimizer), loss
-
-
-def _rank(epoch: Epoch, options: FitOptions) -> tuple[float, ...]:
-    score = Verdict(
-        loss=epoch.val_loss,
-        accuracy=epoch.val_accuracy,
-        balanced_accuracy=epoch.val_balanced_accuracy,
-    )
-    return standing(score, options.monitor)
 
 
 def _refit(

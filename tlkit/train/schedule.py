@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tlkit.errors import OptionError, pick
 from tlkit.options import FitOptions
@@ -86,6 +87,19 @@ class Pace:
         share = (step - self.rise) / max(1, self.steps - self.rise)
         shaped = self.shape.after(share, step / self.per_epoch, self.options)
         return float(shaped * self.options.gamma**self.cuts)
+
+    def counts(self) -> dict[str, Any]:
+        """What scores have made of it, as JSON has it."""
+        return {
+            "cuts": self.cuts, "epochs": self.epochs, "waited": self._waited,
+            "since_cut": self._since_cut, "best": None if self._best is None else list(self._best),
+        }  # fmt: skip
+
+    def put(self, counts: Mapping[str, Any]) -> None:
+        """Go on from what `counts` was."""
+        self.cuts, self.epochs = counts["cuts"], counts["epochs"]
+        self._waited, self._since_cut = counts["waited"], counts["since_cut"]
+        self._best = None if counts["best"] is None else tuple(counts["best"])
 
     def judged(self, score: Verdict) -> str:
         """Take in an epoch's score. Empty, or why the run ends here.

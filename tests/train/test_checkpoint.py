@@ -1,0 +1,251 @@
+"""Checkpoints: a fit that was interrupted ends with the very bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+import tlkit.train.checkpoint as module
+from tlkit import runs
+from tlkit.errors import DiskError, RunFolderError
+from tlkit.fitting import fit_events
+from tlkit.options import FitOptions
+from tlkit.steps import finish
+from tlkit.train.checkpoint import Checkpoints, Standing
+from tlkit.train.events import Note, Tick
+
+COMMON = {"backbone": "tiny", "epochs": 3, "seed": 3}
+IN_STEPS = {"batch": 5}
+FITS = {
+    "fine-tuning": {"freeze": "none", "strategy": "finetune", "augment": "standard", "ema": 0.9},
+    "behind a probe": {"freeze": "none", "strategy": "probe+finetune", "optimizer": "sgd"},
+    "a prefix from the bank": {"freeze": "to:stage1", "optimizer": "adam", "augment": "none"},
+    "a hidden head": {"head": "mlp", "hidden": 8, "augment": "mirror", "accumulate": 2},
+    "plateaus and patience": {
+        "freeze": "none", "strategy": "finetune", "schedule": "plateau", "cuts": 1,
+        "plateau_epochs": 1, "epochs": 6, "patience": 2, "lr": 0.05, "backbone_lr": 0.05,
+    },
+    "blended": {"freeze": "none", "strategy": "finetune", "mixup": 0.4, "clip": 1.0},
+    "a solved head": {"freeze": "features"},
+}  # fmt: skip
+
+
+def options(name, **more):
+    steps = {} if name == "a solved head" else IN_STEPS
+    return FitOptions.of({**COMMON, **steps, **FITS[name], **more})
+
+
+def interrupted(folder, out, given, *, after, resume=False):
+    """Begin a fit and go away after so many events; they, unless it was done before."""
+    events = fit_events(folder, given, out=out, resume=resume)
+    told = list(islice(events, after))
+    events.close()
+    return told
+
+
+def steps_in(told):
+    return sum(isinstance(one, Tick) and one.what.startswith("epoch") for one in told)
+
+
+def tensors_of(run):
+    return load_file(run / runs.HEAD)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_that_was_interrupted_again_and_again_ends_with_the_same_bits(
+    colours, tmp_path, name
+):
+    told = []
+    whole = finish(fit_events(colours, options(name), out=tmp_path / "whole"), told.append)
+    third = len(told) // 3
+    for after in (third, third + 1, third + 2):
+        interrupted(colours, tmp_path / "run", options(name), after=after, resume=True)
+        assert not (tmp_path / "run").exists()
+    parts = finish(fit_events(colours, options(name), out=tmp_path / "run", resume=True))
+    assert same(tensors_of(whole.run), tensors_of(parts.run))
+    scores = [
+        [(one.number, one.train_loss, one.val_loss, one.rate) for one in result.history]
+        for result in (whole, parts)
+    ]
+    assert scores[0] == scores[1]
+    assert whole.best.number == parts.best.number
+    assert {one.name for one in tmp_path.iterdir()} == {"whole", "run"}
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_what_a_killed_fit_has_written_last_is_gone_on_from(colours, tmp_path, monkeypatch, kept):
+    """Killed: it wrote when it was time, and had no chance to do so at the end."""
+    given = options("fine-tuning")
+    whole = finish(fit_events(colours, given, out=tmp_path / "whole"))
+    written = []
+    write = Checkpoints.write
+
+    def some(self, training, standing):
+        if len(written) < kept:
+            written.append(standing.counts["training"]["steps"])
+            write(self, training, standing)
+
+    monkeypatch.setattr(Checkpoints, "write", some)
+    monkeypatch.setattr(module, "EVERY_S", 0.0)
+    monkeypatch.setattr(module, "SHARE", 1e9)
+    while len(written) < kept:
+        told = interrupted(colours, tmp_path / "run", given, after=5 + 2 * kept)
+        assert steps_in(told) >= kept
+    monkeypatch.undo()
+    events = list_of(fit_events(colours, given, out=tmp_path / "run", resume=True))
+    assert f"goes on from step {written[-1]}" in [
+        one.text for one in events if isinstance(one, Note)
+    ]
+    assert same(tensors_of(whole.run), tensors_of(tmp_path / "run"))
+
+
+def list_of(events):
+    told = []
+    finish(events, told.append)
+    return told
+
+
+def test_folds_that_were_interrupted_go_on_with_the_one_that_was_at_work(colours, tmp_path):
+    given = options("a prefix from the bank", folds=3)
+    whole = finish(fit_events(colours, given, out=tmp_path / "whole"))
+    for after in (12, 24):
+        told = interrupted(colours, tmp_path / "run", given, after=after, resume=after > 12)
+        assert steps_in(told) >= 2
+    assert not (tmp_path / "run").exists()
+    told = list_of(fit_events(colours, given, out=tmp_path / "run", resume=True))
+    assert sum("goes on from" in one.text for one in told if isinstance(one, Note)) >= 2
+    for number in (1, 2, 3):
+        one, other = (runs.fold_head(tmp_path / run, number) for run in ("whole", "run"))
+        assert same(load_file(one), load_file(other))
+    assert (
+        whole.out_of_fold.accuracy
+        == json.loads((tmp_path / "run" / "metrics.json").read_text())["out_of_fold"]["accuracy"]
+    )
+
+
+def test_another_fit_is_not_gone_on_with(colours, tmp_path):
+    given = options("fine-tuning")
+    assert steps_in(interrupted(colours, tmp_path / "run", given, after=8))
+    for other, named in (
+        (options("fine-tuning", lr=0.5), "--lr"),
+        (options("fine-tuning", seed=4), "--seed"),
+    ):
+        with pytest.raises(RunFolderError, match=f"another {named}"):
+            finish(fit_events(colours, other, out=tmp_path / "run", resume=True))
+    # Threads and caches change nothing.
+    finish(fit_events(colours, options("fine-tuning", workers=1, cache="none"),
+                      out=tmp_path / "run", resume=True))  # fmt: skip
+
+
+def test_without_resume_a_fit_begins_anew_and_says_so(colours, tmp_path):
+    given = options("fine-tuning")
+    assert steps_in(interrupted(colours, tmp_path / "run", given, after=8))
+    told = list_of(fit_events(colours, given, out=tmp_path / "run"))
+    notes = [one.text for one in told if isinstance(one, Note)]
+    assert any("--resume would have gone on" in one for one in notes)
+    assert not any("goes on from" in one for one in notes)
+
+
+def test_with_nothing_to_go_on_from_a_fit_begins_and_says_so(colours, tmp_path):
+    told = list_of(fit_events(colours, options("a solved head"), out=tmp_path / "r", resume=True))
+    assert any("no checkpoint" in one.text for one in told if isinstance(one, Note))
+    assert [one.name for one in tmp_path.iterdir()] == ["r"]
+
+
+def test_two_fits_do_not_make_one_run_folder(colours, tmp_path, monkeypatch):
+    given = options("fine-tuning")
+    events = fit_events(colours, given, out=tmp_path / "run")
+    for _ in islice(events, 10):
+        pass
+    with pytest.raises(RunFolderError, match="made by another fit"):
+        finish(fit_events(colours, given, out=tmp_path / "run"))
+    # Without a name, the second one takes the next.
+    monkeypatch.chdir(tmp_path)
+    first = fit_events(colours, given)
+    for _ in islice(first, 10):
+        pass
+    second = finish(fit_events(colours, given))
+    assert second.run.name.endswith("-tiny-2")
+    assert finish(first).run.name.endswith("-tiny")
+    events.close()
+    assert not (tmp_path / "run").exists()
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def standing(number):
+    return Standing(counts={"steps": number}, tensors={"a": torch.full((3,), float(number))})
+
+
+def test_the_newest_whole_one_is_read_and_old_ones_go(tmp_path):
+    place = Checkpoints(tmp_path / "c", {"--lr": 1}, resume=True)
+    assert place.read("last") is None
+    for number in range(1, 6):
+        place.write("last", standing(number))
+    place.write("fold-1", standing(9))
+    files = sorted(one.name for one in (tmp_path / "c").iterdir())
+    assert len(files) == module.KEPT + 1
+    assert place.read("last").counts["steps"] == 5
+    newest = tmp_path / "c" / files[-1]
+    data = newest.read_bytes()
+    for damaged in (data[:-5], data[:20], b"", data[:-3] + b"abc"):
+        newest.write_bytes(damaged)
+        assert place.read("last").counts["steps"] == 4
+    altered = load_file(tmp_path / "c" / files[-2])
+    save_file(altered, newest)  # no counts
+    assert place.read("last").counts["steps"] == 4
+    place.clear_files()
+    assert place.read("fold-1") is None
+
+
+def test_without_resume_nothing_is_read(tmp_path):
+    Checkpoints(tmp_path / "c", {}, resume=True).write("last", standing(1))
+    assert Checkpoints(tmp_path / "c", {}, resume=False).read("last") is None
+
+
+def test_a_disk_that_refuses_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError):
+        Checkpoints(tmp_path / "file" / "c", {}, resume=True).write("last", standing(1))
+
+
+def test_checkpoints_are_written_when_it_is_time_and_never_most_of_the_time(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    keeper = Checkpoints(tmp_path / "c", {}, resume=True).of("last")
+    assert not keeper.due
+    clock[0] = module.EVERY_S
+    assert keeper.due
+    keeper.write(standing(1))
+    assert not keeper.due
+    write = Checkpoints.write
+
+    def slow(self, *args):
+        clock[0] += 10
+        write(self, *args)
+
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    keeper.write(standing(2))
+    clock[0] += 10 / module.SHARE - 1
+    assert not keeper.due
+    clock[0] += 2
+    assert keeper.due
+
+
+def test_a_lock_that_nobody_holds_is_no_obstacle(tmp_path):
+    run = tmp_path / "run"
+    with runs.held(run):
+        assert FileLock(runs.checkpoint_of(run) / runs.LOCK).lock_file
+    with runs.held(run):
+        pass
+    assert list(tmp_path.iterdir()) == []

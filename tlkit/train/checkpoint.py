@@ -1,0 +1,181 @@
+"""Checkpoint: a training as it stands between two steps, from which it goes on bit for bit.
+
+In: a `Standing`. Out: files in a folder of their own, of which the newest whole one is read again.
+A step's random numbers and an epoch's order are functions of the seed and their number (loop.py,
+feeds.py), so what is written is tensors and counts, and nothing of a random generator. No pickle:
+safetensors, with the counts as JSON. A checkpoint of another fit is refused, and so is none read
+that a digest does not vouch for.
+Next door: loop.py (whose steps are counted), run.py (who asks).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tlkit.errors import RunFolderError
+from tlkit.files import disk_errors, write_bytes
+from tlkit.weights import digest
+
+KEPT = 2
+"""Checkpoints of a training on the disk: should the newest be damaged, there is one before it."""
+
+EVERY_S = 60.0
+"""Between two checkpoints, at least."""
+
+SHARE = 0.05
+"""Of the time, at most, that writing takes."""
+
+KEY, DIGEST = "tlkit.checkpoint", "tlkit.checkpoint.sha256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a training is made of, besides what its options and its folder say."""
+
+    counts: Mapping[str, Any]
+    """Plain values, as JSON has them."""
+    tensors: Mapping[str, Tensor]
+
+
+class Checkpoints:
+    """The checkpoints of one fit, which may consist of several trainings."""
+
+    def __init__(self, folder: Path, fit: Mapping[str, Any], *, resume: bool) -> None:
+        """`fit` tells one fit from another; without `resume` what is there is not read."""
+        self.folder = folder
+        self._fit = json.loads(json.dumps(fit))
+        self._resume = resume
+
+    def of(self, training: str) -> Keeper:
+        """Those of one training, by its name."""
+        return Keeper(self, training)
+
+    @property
+    def there(self) -> bool:
+        """Whether there is any, of whatever fit."""
+        return any(self.folder.glob("*.safetensors"))
+
+    def clear(self) -> None:
+        """Delete the folder: the fit is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def clear_files(self) -> None:
+        """Delete the checkpoints: the fit begins anew."""
+        with disk_errors(self.folder):
+            for one in self.folder.glob("*.safetensors"):
+                one.unlink()
+
+    def read(self, training: str) -> Standing | None:
+        """The newest that is whole; None where there is none, or none was to be read.
+
+        Raises `RunFolderError` for one of another fit.
+        """
+        for path in reversed(self._files(training)) if self._resume else ():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                standing, fit = _read(path)
+                self._must_be_this(fit)
+                return standing
+        return None
+
+    def write(self, training: str, standing: Standing) -> None:
+        """Write the next one, and delete what is no longer needed. Raises `DiskError`."""
+        from safetensors.torch import save
+
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        there = self._files(training)
+        number = _number(there[-1]) + 1 if there else 1
+        tensors = {name: one.detach().cpu().contiguous() for name, one in standing.tensors.items()}
+        text = json.dumps(
+            {
+                "fit": self._fit,
+                "counts": standing.counts,
+                "tensors": digest(tensors.items()),
+            }
+        )
+        data = save(tensors, {KEY: text, DIGEST: _sha256(text)})
+        write_bytes(self.folder / f"{training}-{number:09d}.safetensors", data)
+        for old in there[: 1 - KEPT]:
+            old.unlink(missing_ok=True)
+
+    def _files(self, training: str) -> list[Path]:
+        """In the order in which they were written."""
+        return sorted(self.folder.glob(f"{training}-{'[0-9]' * 9}.safetensors"))
+
+    def _must_be_this(self, fit: Mapping[str, Any]) -> None:
+        other = [name for name in {**self._fit, **fit} if self._fit.get(name) != fit.get(name)]
+        if other:
+            raise RunFolderError(
+                f"the fit that was interrupted is not this one: {self.folder}",
+                found=f"another {', '.join(sorted(other))}",
+                expected="the same command, folder and versions",
+                do="give the same command, or leave --resume out to begin anew",
+            )
+
+
+class Keeper:
+    """The checkpoints of one training: what to go on from, and when to write the next."""
+
+    def __init__(self, checkpoints: Checkpoints, training: str) -> None:
+        self._checkpoints = checkpoints
+        self._training = training
+        self._next = time.monotonic() + EVERY_S
+
+    def read(self) -> Standing | None:
+        """What to go on from."""
+        return self._checkpoints.read(self._training)
+
+    @property
+    def there(self) -> bool:
+        """Whether there is anything to go on from."""
+        return self.read() is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() >= self._next
+
+    def write(self, standing: Standing) -> None:
+        """Write it now. Raises `DiskError`."""
+        began = time.monotonic()
+        self._checkpoints.write(self._training, standing)
+        took = time.monotonic() - began
+        self._next = time.monotonic() + max(EVERY_S, took / SHARE)
+
+
+def _read(path: Path) -> tuple[Standing, Mapping[str, Any]]:
+    """Raises `OSError`, and `ValueError` or `KeyError` for a file that is not whole."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    text = metadata[KEY]
+    if _sha256(text) != metadata[DIGEST]:
+        raise ValueError("counts that differ from those that were written")
+    stated = json.loads(text)
+    if digest(tensors.items()) != stated["tensors"]:
+        raise ValueError("tensors that differ from those that were written")
+    return Standing(counts=stated["counts"], tensors=tensors), stated["fit"]
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
