@@ -66,6 +66,7 @@ def checkpoint_of(run: Path) -> Path:
 def held(run: Path) -> Iterator[None]:
     """A run folder is made by one process at a time. Raises `RunFolderError`, `DiskError`."""
     folder = checkpoint_of(run)
+    missing = [one for one in folder.parents if not one.exists()]
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -86,6 +87,9 @@ def held(run: Path) -> Iterator[None]:
         # Where nothing was written down, nothing stays.
         if folder.is_dir() and {one.name for one in folder.iterdir()} <= {LOCK}:
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the first that is not empty, and those above it
+                for one in missing:
+                    one.rmdir()
 
 
 def _is_held(run: Path) -> bool:

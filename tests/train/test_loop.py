@@ -48,9 +48,9 @@ class Noting:
         self.read, self.closed = [], []
         self.begun = threading.Event()
 
-    def epoch(self, number):
+    def epoch(self, number, done=0):
         try:
-            for part in range(3):
+            for part in range(done, 3):
                 self.read.append((number, part))
                 self.begun.set()
                 yield number, part
@@ -66,15 +66,16 @@ def test_the_next_epoch_begins_while_a_model_is_judged_and_stays_in_order():
         ahead.begin(2)
         assert feed.begun.wait(10)  # nobody has asked for it yet
         assert list(ahead.epoch(2)) == [(2, 0), (2, 1), (2, 2)]
-        assert feed.closed == [1, 2]
-        ahead.begin(3)
-    assert feed.closed == [1, 2, 3]  # a fit that ends early reads no further
-    assert feed.read[-1] == (3, 0)
+        assert list(ahead.epoch(3, 2)) == [(3, 2)]  # a fit that goes on in the middle
+        assert feed.closed == [1, 2, 3]
+        ahead.begin(4)
+    assert feed.closed == [1, 2, 3, 4]  # a fit that ends early reads no further
+    assert feed.read[-1] == (4, 0)
 
 
 def test_an_epoch_without_a_batch_and_one_that_cannot_be_read():
     class Empty:
-        def epoch(self, number):
+        def epoch(self, number, done=0):
             yield from ()
             if number == 2:
                 raise OSError("gone")

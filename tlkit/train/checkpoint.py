@@ -10,7 +10,6 @@ Next door: loop.py (whose steps are counted), run.py (who asks).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -81,8 +80,9 @@ class Checkpoints:
         Raises `RunFolderError` for one of another fit.
         """
         for path in reversed(self._files(training)) if self._resume else ():
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                standing, fit = _read(path)
+            found = _read(path)
+            if found is not None:
+                standing, fit = found
                 self._must_be_this(fit)
                 return standing
         return None
@@ -153,23 +153,22 @@ class Keeper:
         self._next = time.monotonic() + max(EVERY_S, took / SHARE)
 
 
-def _read(path: Path) -> tuple[Standing, Mapping[str, Any]]:
-    """Raises `OSError`, and `ValueError` or `KeyError` for a file that is not whole."""
+def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
+    """What was written, and of which fit; None for a file that is not whole, or has gone."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load
 
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        tensors = load(path.read_bytes())
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    text = metadata[KEY]
-    if _sha256(text) != metadata[DIGEST]:
-        raise ValueError("counts that differ from those that were written")
-    stated = json.loads(text)
+        text = metadata.get(KEY, "")
+        if _sha256(text) != metadata.get(DIGEST):
+            return None
+        tensors, stated = load(path.read_bytes()), json.loads(text)
+    except (SafetensorError, OSError, ValueError):
+        return None
     if digest(tensors.items()) != stated["tensors"]:
-        raise ValueError("tensors that differ from those that were written")
+        return None
     return Standing(counts=stated["counts"], tensors=tensors), stated["fit"]
 
 
