@@ -114,7 +114,11 @@ def list_of(events):
     return told
 
 
-def test_folds_that_were_interrupted_go_on_with_the_one_that_was_at_work(colours, tmp_path):
+def test_folds_that_were_interrupted_go_on_with_the_one_that_was_at_work(
+    colours, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "EVERY_S", 0.0)
+    monkeypatch.setattr(module, "SHARE", 1e9)
     given = options("a prefix from the bank", folds=3)
     whole = finish(fit_events(colours, given, out=tmp_path / "whole"))
     for after in (12, 24):

@@ -108,7 +108,8 @@ class Kept:
 
     def end(self) -> None:
         """All epochs are done, and may be long before the fit is: of folds, or with a test part."""
-        self._write(self._training)
+        if self._keeper.due:
+            self._write(self._training)
 
     def _write(self, training: Training) -> None:
         best, now = self._best.standing(), training.standing()
