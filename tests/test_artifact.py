@@ -30,14 +30,14 @@ def rewritten(path, new, card=None, tensors=None, resign=True):
     """A copy with the card or the tensors changed, and digests to match if `resign`."""
     old, metadata = parts(path)
     text = json.dumps({**json.loads(metadata[artifact.CARD]), **(card or {})})
-    signed = artifact._sha256(text) if resign else metadata[artifact.CARD_DIGEST]
+    signed = artifact.sha256_of(text) if resign else metadata[artifact.CARD_DIGEST]
     save_file(tensors or old, new, {artifact.CARD: text, artifact.CARD_DIGEST: signed})
     return new
 
 
 def test_a_card_survives_being_written_and_read(head):
     card = artifact.read_card(head)
-    assert artifact._parse(head, card.to_json(), artifact._sha256(card.to_json())) == card
+    assert artifact._parse(head, card.to_json(), artifact.sha256_of(card.to_json())) == card
     assert card.classes == ("blue", "green", "red")
     assert (card.backbone, card.distribution, card.distribution_version) == (
         "tiny",
@@ -212,7 +212,7 @@ def test_a_safetensors_file_that_is_no_head_says_what_it_is(tmp_path):
 @pytest.mark.parametrize("text", ["[]", "{}", "null", "[" * 100_000, '{"format": "1"}', "\ud800"])
 def test_a_card_that_is_nonsense_is_refused(head, tmp_path, text):
     with pytest.raises(HeadFileError):
-        artifact._parse(head, text, artifact._sha256(text))
+        artifact._parse(head, text, artifact.sha256_of(text))
 
 
 def test_a_run_folder_is_as_good_as_the_file_in_it(head, colours, tmp_path):

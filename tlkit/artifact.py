@@ -126,7 +126,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
     from safetensors.torch import save as to_bytes
 
     text = card.to_json()
-    write_bytes(path, to_bytes(dict(tensors), {CARD: text, CARD_DIGEST: _sha256(text)}))
+    write_bytes(path, to_bytes(dict(tensors), {CARD: text, CARD_DIGEST: sha256_of(text)}))
 
 
 def read_card(path: Path) -> Card:
@@ -313,7 +313,7 @@ def _parse(path: Path, text: str, stated: str) -> Card:
                 path, f"format {raw['format']}", f"at most {FORMAT}, what this tlkit knows",
                 "pip install --upgrade tlkit",
             )  # fmt: skip
-        if _sha256(text) != stated:
+        if sha256_of(text) != stated:
             raise _refused(
                 path, "a card that differs from the one that was saved", "the digest beside it",
                 "copy it again from where it was whole: it was altered",
@@ -342,5 +342,6 @@ def _refused(path: Path, found: str, expected: str, do: str) -> HeadFileError:
     )
 
 
-def _sha256(text: str) -> str:
+def sha256_of(text: str) -> str:
+    """What tells a card, or the counts of a checkpoint, from any other."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -134,10 +134,9 @@ class _Place:
 
 def _identity(options: FitOptions, parts: Parts) -> dict[str, Any]:
     """What two fits have in common that give the same bits, by the names that users know."""
-    named = {"train": parts.train, "val": parts.val, "test": parts.test}
     images = hashlib.blake2b(digest_size=16)
-    for name, part in named.items():
-        for path in () if part is None else part.paths:
+    for name, part in parts.named.items():
+        for path in part.paths:
             with contextlib.suppress(OSError):  # a vanished file is told when it is read
                 status = path.stat()
                 images.update(f"{name} {path} {status.st_size} {status.st_mtime_ns}\n".encode(
@@ -270,18 +269,15 @@ def _run_folder(
 
 
 def _about(parts: Parts) -> Iterator[Note]:
-    named = {"train": parts.train, "val": parts.val, "test": parts.test}
-    for name, part in named.items():
-        if part is not None:
-            counts = ", ".join(
-                f"{count} {one}"
-                for one, count in list(zip(part.classes, part.counts, strict=True))[:8]
-            )
-            more = f", and {len(part.classes) - 8} more classes" if len(part.classes) > 8 else ""
-            yield Note(text=f"{name}: {len(part)} images ({counts}{more})")
-            if part.left_out:
-                first, count = part.left_out[0], len(part.left_out)
-                yield Note(text=f"{name}: {count} entries are not used; the first: {first}")
+    for name, part in parts.named.items():
+        counts = ", ".join(
+            f"{count} {one}" for one, count in list(zip(part.classes, part.counts, strict=True))[:8]
+        )
+        more = f", and {len(part.classes) - 8} more classes" if len(part.classes) > 8 else ""
+        yield Note(text=f"{name}: {len(part)} images ({counts}{more})")
+        if part.left_out:
+            first, count = part.left_out[0], len(part.left_out)
+            yield Note(text=f"{name}: {count} entries are not used; the first: {first}")
 
 
 def _card(

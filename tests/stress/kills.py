@@ -32,7 +32,6 @@ FITS = {
 
 # Checkpoints after every step, where a user's fit writes one a minute.
 PROGRAM = """
-import sys
 import tlkit.train.checkpoint as checkpoint
 checkpoint.EVERY_S, checkpoint.SHARE = 0.0, 1e9
 from tlkit.cli import run

@@ -54,6 +54,7 @@ def command(
     """
     from tlkit import checking
     from tlkit.cli import show
+    from tlkit.data.quarantine import NAME
     from tlkit.files import write_text
     from tlkit.steps import finish
 
@@ -75,9 +76,7 @@ def command(
         write_text(Path(html), page(found))
     if fix:
         moved = checking.fix(found)
-        click.echo(
-            f"moved {len(moved)} files into {show.one_line(str(folder / '.quarantine'))}", err=True
-        )
+        click.echo(f"moved {len(moved)} files into {show.one_line(str(folder / NAME))}", err=True)
         click.echo("tlkit check FOLDER --undo puts them back", err=True)
     elif found.serious:
         sys.exit(1)

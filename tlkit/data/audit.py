@@ -10,7 +10,6 @@ Next door: folder.py (what is in the folder), quarantine.py (moving away what wa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from tlkit.data import quarantine
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.folder import Catalog, Parts
 from tlkit.data.images import BadImage, Pixels
+from tlkit.files import digest_of
 from tlkit.steps import Tick
 
 HASH_BITS_APART = 12
@@ -132,7 +132,7 @@ def brief(parts: Parts) -> Iterator[str]:
     for rows in sizes.values():
         for path, part, label in rows if len(rows) > 1 else ():
             with contextlib.suppress(OSError):
-                same.setdefault(_digest(path), []).append((part, label))
+                same.setdefault(digest_of(path), []).append((part, label))
     groups = [one for one in same.values() if len(one) > 1]
     leaks = sum(len({part for part, _ in one}) > 1 for one in groups)
     conflicts = sum(len({label for _, label in one}) > 1 for one in groups)
@@ -194,9 +194,8 @@ def audit(
 
 
 def _named(parts: Parts) -> dict[str, Catalog]:
-    """Those that there are; the ones that are judged by first: of a leak, their files stay."""
-    named = {"test": parts.test, "val": parts.val, "train": parts.train}
-    return {name: one for name, one in named.items() if one is not None}
+    """The parts, the ones that are judged by first: of a leak, their files stay."""
+    return dict(reversed(parts.named.items()))
 
 
 class _Place:
@@ -215,7 +214,7 @@ def _look(image: Pixels, path: Path) -> _Look:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     return _Look(
-        digest=_digest(path),
+        digest=digest_of(path),
         width=width,
         height=height,
         mean=float(grey.mean()),
@@ -223,11 +222,6 @@ def _look(image: Pixels, path: Path) -> _Look:
         bits=_hash(small),
         copy=np.asarray(cv2.resize(image, (COPY_PX, COPY_PX), interpolation=cv2.INTER_AREA)),
     )
-
-
-def _digest(path: Path) -> bytes:
-    """Of a file's bytes."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
 def _hash(small: NDArray[np.generic]) -> int:

@@ -97,6 +97,12 @@ class Parts:
     val: Catalog | None
     test: Catalog | None
 
+    @property
+    def named(self) -> dict[str, Catalog]:
+        """Those that there are: train, val, test."""
+        every = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: one for name, one in every.items() if one is not None}
+
 
 def scan(folder: Path) -> Catalog:
     """The catalog of a folder of class folders. Raises `FolderError` if it is none."""

@@ -136,10 +136,7 @@ def _group_names(catalog: Catalog, pattern: str) -> list[str]:
 
 def _refuse_torn(parts: Parts, pattern: str) -> None:
     """Raise `FolderError` for groups that are in more than one part of the folder."""
-    named = {"train": parts.train, "val": parts.val, "test": parts.test}
-    within = {
-        name: set(_group_names(part, pattern)) for name, part in named.items() if part is not None
-    }
+    within = {name: set(_group_names(part, pattern)) for name, part in parts.named.items()}
     for (one, first), (other, second) in combinations(within.items(), 2):
         if torn := sorted(first & second):
             raise FolderError(

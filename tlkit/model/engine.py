@@ -39,7 +39,7 @@ Submit = Callable[[Tensor], Answer]
 """Begins with (B, channels, px, px) uint8; B is at least 1."""
 
 T = TypeVar("T")
-
+Found = TypeVar("Found")
 
 Keep = Literal["nothing", "found", "anew"]
 """Of what was compiled, for the next process: nothing; what is there already or is made now; that
@@ -102,14 +102,21 @@ class Runner:
 
         One part ahead: the next is computed while the caller works with an answer.
         """
-        waiting: deque[tuple[T, Answer | None]] = deque()
-        for part, images in parts:
-            waiting.append((part, self.submit(images) if len(images) else None))
-            if len(waiting) > 1:
-                first, answer = waiting.popleft()
-                yield first, answer and answer()
-        for part, answer in waiting:
-            yield part, answer and answer()
+        return one_ahead(
+            (part, self.submit(images) if len(images) else lambda: None) for part, images in parts
+        )
+
+
+def one_ahead(begun: Iterable[tuple[T, Callable[[], Found]]]) -> Iterator[tuple[T, Found]]:
+    """What was begun with each, once it is there, in order; the next one is begun before."""
+    waiting: deque[tuple[T, Callable[[], Found]]] = deque()
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) > 1:
+            first, answer = waiting.popleft()
+            yield first, answer()
+    for last, answer in waiting:
+        yield last, answer()
 
 
 # Multiply-adds a second and core that eager reaches, of fp32 and bf16: the orders of magnitude

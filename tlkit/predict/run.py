@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from tlkit.backbone import InputSpec
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.images import BadImage
 from tlkit.model.device import Compute, compute_on
-from tlkit.model.engine import Runner, Work, choose, start, work_of
+from tlkit.model.engine import Runner, Work, choose, one_ahead, start, work_of
 from tlkit.options import PredictOptions
 from tlkit.predict.dense import Window, window_of
 from tlkit.predict.shared import Stack, stacked
@@ -96,38 +95,38 @@ def together(
         workers=options.workers,
     )
     with contextlib.closing(read_ahead):
-        # One stretch ahead: the next one is computed while the caller works with this one.
-        waiting: deque[tuple[Stretch, Answers]] = deque()
-        for stretch in read_ahead:
-            good = [one for _, one in stretch if not isinstance(one, BadImage)]
-            if good and sure is not None:
-                change = _change(ready.submit(good)(), sure.submit(good)())
-                if change > LARGEST_CHANGE:
-                    ready = sure.started(options.engine, len(paths))
-                log.info(
-                    "precision: %s; the other one changes probabilities by up to %.2g",
-                    ready.compute.precision, change,
-                )  # fmt: skip
-                sure = None
-            waiting.append((stretch, ready.submit(good)))
-            if len(waiting) > 1:
-                yield from _predictions(heads, paths, *waiting.popleft())
-        for one in waiting:
-            yield from _predictions(heads, paths, *one)
+        for stretch, rows in one_ahead(_begun(read_ahead, ready, sure, options, len(paths))):
+            left = iter(rows)
+            for position, one in stretch:
+                if isinstance(one, BadImage):
+                    yield one
+                    continue
+                yield tuple(
+                    Prediction(path=paths[position], classes=head.classes, probabilities=row)
+                    for head, row in zip(heads, next(left), strict=True)
+                )
 
 
-def _predictions(
-    heads: Sequence[Head], paths: Sequence[Path], stretch: Stretch, answers: Answers
-) -> Iterator[tuple[Prediction, ...] | BadImage]:
-    rows = iter(answers())
-    for position, one in stretch:
-        if isinstance(one, BadImage):
-            yield one
-            continue
-        yield tuple(
-            Prediction(path=paths[position], classes=head.classes, probabilities=row)
-            for head, row in zip(heads, next(rows), strict=True)
-        )
+def _begun(
+    stretches: Iterable[Stretch],
+    ready: Ready,
+    sure: Ready | None,
+    options: PredictOptions,
+    images: int,
+) -> Iterator[tuple[Stretch, Answers]]:
+    """Each stretch, and what was begun with its images: by `sure`, where the other one differs."""
+    for stretch in stretches:
+        good = [one for _, one in stretch if not isinstance(one, BadImage)]
+        if good and sure is not None:
+            change = _change(ready.submit(good)(), sure.submit(good)())
+            if change > LARGEST_CHANGE:
+                ready = sure.started(options.engine, images)
+            log.info(
+                "precision: %s; the other one changes probabilities by up to %.2g",
+                ready.compute.precision, change,
+            )  # fmt: skip
+            sure = None
+        yield stretch, ready.submit(good)
 
 
 def _change(

@@ -36,7 +36,7 @@ from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import FolderError, listing
-from tlkit.files import disk_errors, write_bytes
+from tlkit.files import digest_of, disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
 from tlkit.model.engine import Choice, Runner, Work, choose, off_by, start, work_of
@@ -172,10 +172,10 @@ class Extractor:
 
         def of(path: Path) -> bytes:
             try:
-                found: bytes = _blake(path.read_bytes()).digest()
+                return digest_of(path)
             except OSError:
-                found = _blake(b"unreadable" + bytes(path)).digest()
-            return found
+                unread: bytes = _blake(b"unreadable" + bytes(path)).digest()
+                return unread
 
         with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
             return list(pool.map(of, paths))

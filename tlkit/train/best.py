@@ -88,11 +88,12 @@ class Kept:
     def begin(self, training: Training) -> None:
         """Where the checkpoint stands, if there is one."""
         self._training = training
-        if self._found is not None:
+        found, self._found = self._found, None
+        if found is not None:
             training.stand(
                 Standing(
-                    counts=self._found.counts["training"],
-                    tensors=under(self._found.tensors, "training."),
+                    counts=found.counts["training"],
+                    tensors=under(found.tensors, "training."),
                 )
             )
 

@@ -10,7 +10,6 @@ Next door: loop.py (whose steps are counted), run.py (who asks).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tlkit.artifact import sha256_of
 from tlkit.errors import RunFolderError
 from tlkit.files import disk_errors, write_bytes
 from tlkit.weights import digest
@@ -103,7 +103,7 @@ class Checkpoints:
                 "tensors": digest(tensors.items()),
             }
         )
-        data = save(tensors, {KEY: text, DIGEST: _sha256(text)})
+        data = save(tensors, {KEY: text, DIGEST: sha256_of(text)})
         write_bytes(self.folder / f"{training}-{number:09d}.safetensors", data)
         for old in there[: 1 - KEPT]:
             old.unlink(missing_ok=True)
@@ -129,16 +129,18 @@ class Keeper:
     def __init__(self, checkpoints: Checkpoints, training: str) -> None:
         self._checkpoints = checkpoints
         self._training = training
+        self._found: Standing | None = checkpoints.read(training)
         self._next = time.monotonic() + EVERY_S
-
-    def read(self) -> Standing | None:
-        """What to go on from."""
-        return self._checkpoints.read(self._training)
 
     @property
     def there(self) -> bool:
         """Whether there is anything to go on from."""
-        return self.read() is not None
+        return self._found is not None
+
+    def take(self) -> Standing | None:
+        """What to go on from; it is read and checked once, and given out once."""
+        found, self._found = self._found, None
+        return found
 
     @property
     def due(self) -> bool:
@@ -162,7 +164,7 @@ def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         text = metadata.get(KEY, "")
-        if _sha256(text) != metadata.get(DIGEST):
+        if sha256_of(text) != metadata.get(DIGEST):
             return None
         tensors, stated = load(path.read_bytes()), json.loads(text)
     except (SafetensorError, OSError, ValueError):
@@ -174,7 +176,3 @@ def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
 
 def _number(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -464,7 +464,7 @@ def keep_best(
     """
     options, cut, name = phase.options, phase.cut, phase.recipe.optimizer
     best = Best(cut, options)
-    found = None if keeper is None else keeper.read()
+    found = None if keeper is None else keeper.take()
     if found is not None:
         best.stand(found)
         yield Note(text=f"goes on from step {found.counts['training']['steps']}")
@@ -473,6 +473,7 @@ def keep_best(
         best.take(start)
     records: Iterator[Event]
     kept = None if keeper is None else Kept(best, keeper, found)
+    found = None  # as large as the training: not kept beside it
     if name == "lbfgs" and course.banks is not None:
         weights = class_weights_for(options, compute, course.train_labels)
         records = solve(
