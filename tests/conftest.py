@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import socket
 import sys
 from pathlib import Path
 
 import pytest
+import tiny
 from hypothesis import settings
 
 from tlkit.testing import make_folder
@@ -19,14 +19,8 @@ settings.load_profile("tlkit")
 
 @pytest.fixture(scope="session", autouse=True)
 def tiny_plugin(tmp_path_factory):
-    """A distribution `tlkit-tiny` with the backbone `tiny`, found as real ones are."""
     site = tmp_path_factory.mktemp("site")
-    info = site / "tlkit_tiny-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tlkit-tiny\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tlkit.backbones]\ntiny = tlkit.testing:TINY\n")
-    sys.path.insert(0, str(site))
-    importlib.invalidate_caches()
+    tiny.install(site)
     yield site
     sys.path.remove(str(site))
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import tlkit
 from tlkit import artifact
+from tlkit.card import FORMAT, parsed, sha256_of
 from tlkit.errors import HeadFileError, OptionError
 from tlkit.testing import TINY
 
@@ -30,14 +31,14 @@ def rewritten(path, new, card=None, tensors=None, resign=True):
     """A copy with the card or the tensors changed, and digests to match if `resign`."""
     old, metadata = parts(path)
     text = json.dumps({**json.loads(metadata[artifact.CARD]), **(card or {})})
-    signed = artifact.sha256_of(text) if resign else metadata[artifact.CARD_DIGEST]
+    signed = sha256_of(text) if resign else metadata[artifact.CARD_DIGEST]
     save_file(tensors or old, new, {artifact.CARD: text, artifact.CARD_DIGEST: signed})
     return new
 
 
 def test_a_card_survives_being_written_and_read(head):
     card = artifact.read_card(head)
-    assert artifact._parse(head, card.to_json(), artifact.sha256_of(card.to_json())) == card
+    assert parsed(head, card.to_json(), sha256_of(card.to_json())) == card
     assert card.classes == ("blue", "green", "red")
     assert (card.backbone, card.distribution, card.distribution_version) == (
         "tiny",
@@ -139,7 +140,7 @@ def test_a_file_with_one_byte_altered_is_refused_or_the_same(head, at, change):
 
 
 def test_a_newer_format_says_to_upgrade(head, tmp_path):
-    path = rewritten(head, tmp_path / "new.safetensors", {"format": artifact.FORMAT + 1})
+    path = rewritten(head, tmp_path / "new.safetensors", {"format": FORMAT + 1})
     with pytest.raises(HeadFileError, match=r"(?s)format 2.*upgrade"):
         artifact.load(path)
 
@@ -212,9 +213,115 @@ def test_a_safetensors_file_that_is_no_head_says_what_it_is(tmp_path):
 @pytest.mark.parametrize("text", ["[]", "{}", "null", "[" * 100_000, '{"format": "1"}', "\ud800"])
 def test_a_card_that_is_nonsense_is_refused(head, tmp_path, text):
     with pytest.raises(HeadFileError):
-        artifact._parse(head, text, artifact.sha256_of(text))
+        parsed(head, text, sha256_of(text))
 
 
 def test_a_run_folder_is_as_good_as_the_file_in_it(head, colours, tmp_path):
     shutil.copytree(head.parent, tmp_path / "copy")
     assert tlkit.load(tmp_path / "copy").card == tlkit.load(head).card
+
+
+def forged(head, tmp_path, **changes):
+    """A head whose card was changed by one who made its digest right again; PART__FIELD=value."""
+    _, metadata = parts(head)
+    card = json.loads(metadata[artifact.CARD])
+    for name, value in changes.items():
+        part, _, inside = name.partition("__")
+        if inside:
+            card[part] = {**card[part], inside: value}
+        else:
+            card[part] = value
+    return rewritten(head, tmp_path / "forged.safetensors", card)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"plan__head": "vgg", "plan__hidden": 65536}, "head.layers"),
+        ({"plan__hidden": 10**9, "plan__head": "mlp"}, "--hidden"),
+        ({"classes": [f"class {i}" for i in range(50_000)]}, "head.layers.bias"),
+        ({"plan__attach": "sideways"}, "--attach"),
+        ({"plan__freeze": "to:nowhere"}, "to:nowhere"),
+        ({"plan__head": "huge"}, "huge"),
+        ({"plan__more": 1}, "more"),
+        ({"precision": "fp64"}, "fp64"),
+        ({"classes": ["a", "a", "b"]}, "two of one name"),
+        ({"classes": [1, 2, 3]}, "classes: a int"),
+        ({"images": {"train": True}}, "images: a bool"),
+        ({"weights": []}, "weights: a list"),
+        ({"input__std": [0, 0, 0]}, "does not hold together"),
+        ({"input__crop_px": 40_000, "input__resize_px": 40_000}, "now expect"),
+        ({"metrics": json.loads("[" * 40 + "]" * 40)}, "metrics: a list"),
+        ({"metrics": {"a": json.loads("[" * 40 + "]" * 40)}}, "32 levels"),
+    ],
+)
+def test_a_forged_card_is_refused_by_name(head, tmp_path, changes, words):
+    path = forged(head, tmp_path, **changes)
+    with pytest.raises(HeadFileError) as caught:
+        artifact.load(path)
+    assert str(path) in caught.value.about
+    assert words in caught.value.found
+
+
+def test_no_path_in_a_card_is_followed(head, tmp_path, monkeypatch):
+    bait = tmp_path / "bait.safetensors"
+    save_file({"a": torch.zeros(1)}, bait)
+    monkeypatch.setattr("tlkit.weights.read_state", lambda path: pytest.fail(f"{path} was read"))
+    for changes in (
+        {"plan__weights": str(bait)},
+        {"weights__name": str(bait)},
+        {"plan__weights": str(bait), "weights__name": str(bait)},
+    ):
+        if "weights__name" in changes:
+            with pytest.raises(HeadFileError, match="weights called"):
+                artifact.load(forged(head, tmp_path, **changes))
+        else:
+            # What the plan's word came to stands in the card: that is what is built.
+            assert artifact.load(forged(head, tmp_path, **changes)).classes
+
+
+def test_a_whole_network_in_a_file_is_still_the_plugins_network(colours, tmp_path):
+    whole = tlkit.fit(colours, backbone="tiny", freeze="none", epochs=1).head
+    for changes, words in (
+        ({"weights__name": "file", "input__crop_px": 20_000, "input__resize_px": 20_000}, "expect"),
+        ({"weights__name": "of nobody"}, "weights called"),
+    ):
+        with pytest.raises(HeadFileError, match=words):
+            artifact.load(forged(whole, tmp_path, **changes))
+    assert artifact.load(forged(whole, tmp_path, weights__classes=10**12)).classes
+
+
+def test_numbers_that_are_none_are_refused(head, tmp_path):
+    from tlkit.weights import digest
+
+    tensors, _ = parts(head)
+    tensors["head.layers.weight"][0, 0] = float("nan")
+    path = rewritten(
+        head, tmp_path / "x.safetensors", {"tensors_sha256": digest(tensors.items())}, tensors
+    )
+    with pytest.raises(HeadFileError, match=r"head\.layers\.weight"):
+        artifact.load(path)
+
+
+def test_a_head_can_be_looked_at_without_torch_or_its_backbone(head, tmp_path):
+    import subprocess
+    import sys
+
+    path = forged(head, tmp_path, distribution="nobody's")
+    code = (
+        "import sys; from pathlib import Path; from tlkit.artifact import inspect\n"
+        f"one = inspect(Path({str(path)!r}))\n"
+        'assert one.card.distribution == "nobody\'s"\n'
+        "assert one.tensors['head.layers.weight'].shape == (3, 16)\n"
+        "assert not {'torch', 'timm', 'tlkit.model'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_looking_at_a_head_tells_altered_tensors(head, tmp_path):
+    assert artifact.inspect(head).size == head.stat().st_size
+    tensors, _ = parts(head)
+    tensors["head.layers.bias"][0] += 1e-6
+    path = rewritten(head, tmp_path / "x.safetensors", tensors=tensors)
+    with pytest.raises(HeadFileError, match="tensors that differ"):
+        artifact.inspect(path)

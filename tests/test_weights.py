@@ -529,3 +529,35 @@ def test_changing_the_input_of_sets_changes_nothing_else():
     assert [one.input.crop_px for one in changed] == [20, 20]
     assert changed[1].input.mean == (0.1,) * 3
     assert [replace(one, input=old.input) for one, old in zip(changed, sets, strict=True)] == sets
+
+
+def test_an_archive_that_swells_is_refused_before_it_is_read(tmp_path):
+    import zipfile
+
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"a": torch.zeros(1000)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for one in old.infolist():
+            new.writestr(one.filename, old.read(one))
+    assert read_state(plain)["a"].shape == (1000,)
+    with pytest.raises(WeightsError, match="packed parts"):
+        read_state(packed)
+
+
+@pytest.mark.parametrize(("value", "asked"), [("1", False), ("0", True), ("", True)])
+def test_offline_means_that_nobody_is_asked(cache, monkeypatch, value, asked):
+    monkeypatch.setenv("TLKIT_OFFLINE", value)
+    asking = []
+
+    def download(url, *args, **options):
+        asking.append(url)
+        raise OSError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+    one = WeightSet(
+        name="x", input=SPEC, source=TorchHubFile("https://example.org/a-0123abcd.pth"),
+        licence="", classes=None,
+    )  # fmt: skip
+    with pytest.raises(WeightsError, match="a-0123abcd" if asked else "TLKIT_OFFLINE is set"):
+        obtain([one], "x")
+    assert bool(asking) == asked

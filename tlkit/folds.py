@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit import artifact, runs
-from tlkit.artifact import Card
+from tlkit.card import Card, now
 from tlkit.data.images import BadImage
 from tlkit.files import write_bytes, write_text
 from tlkit.metrics import Evaluation, measure
@@ -131,7 +131,7 @@ def fold_card(card: Card, fold: Fold, validation: Evaluation) -> Card:
     trained = fold.trained
     return replace(
         card,
-        created=artifact.now(),
+        created=now(),
         images={**card.images, "train": trained.train_images, "val": validation.images},
         metrics={
             "validation": validation.plain(),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,6 +230,24 @@ def _hash_in_name(path: Path) -> str | None:
     return tail if len(tail) >= 8 and all(c in "0123456789abcdef" for c in tail) else None
 
 
+def _refuse_packed(path: Path) -> None:
+    """Raise `WeightsError` for an archive whose parts are larger than they look.
+
+    torch.save packs nothing: what is packed was put together to fill the memory of its reader.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise WeightsError(
+            f"the weight file {path} is refused",
+            found=f"{len(packed)} packed parts, {sum(one.file_size for one in packed)} bytes",
+            expected="an archive as torch.save writes it, which packs nothing",
+            do="save it again with torch.save, or as safetensors",
+        )
+
+
 def not_here(address: str, place: str, error: Exception) -> WeightsError:
     """The one error for weights that are neither on the disk nor reachable."""
     reason = str(error).strip().splitlines() or [""]
@@ -256,6 +275,7 @@ def read_state(path: Path) -> StateDict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _refuse_packed(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -271,6 +291,8 @@ def read_state(path: Path) -> StateDict:
             expected="a .safetensors file or a state dict",
             do="correct the path after --weights",
         ) from error
+    except WeightsError:
+        raise
     except Exception as error:  # readers raise whatever the broken bytes lead them to
         raise WeightsError(
             f"the weight file {path} cannot be read",
@@ -324,7 +346,23 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     A file is read with the first set's `InputSpec`: it is taken to be a variant of it.
     """
     weights, source = _chosen(sets, choice)
-    return weights if source is None else replace(weights, state=source.fetch())
+    if source is None:
+        return weights
+    if offline() and not source.on_disk():
+        raise not_here("the place where they are published", source.where(), Offline())
+    return replace(weights, state=source.fetch())
+
+
+class Offline(OSError):
+    """Why nobody was asked."""
+
+    def __str__(self) -> str:
+        return "TLKIT_OFFLINE is set"
+
+
+def offline() -> bool:
+    """Whether the user forbids the network."""
+    return os.environ.get("TLKIT_OFFLINE", "") not in ("", "0")
 
 
 def unread(sets: Sequence[WeightSet], choice: str) -> Weights:
@@ -383,12 +421,25 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """
     import torch
 
-    total = hashlib.sha256()
-    for name, value in sorted(tensors, key=lambda pair: pair[0]):
+    def part(name: str, value: Tensor) -> DigestPart:
         plain = value.detach().cpu().contiguous()
-        total.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
-        if plain.numel():
-            total.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        numbers = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
+        return name, str(plain.dtype), tuple(plain.shape), [numbers]
+
+    return digest_of(part(*one) for one in sorted(tensors, key=lambda pair: pair[0]))
+
+
+DigestPart = tuple[str, str, tuple[int, ...], Iterable["bytes | memoryview"]]
+"""A tensor: its name, its type as torch writes it, its shape, its bytes in pieces."""
+
+
+def digest_of(parts: Iterable[DigestPart]) -> str:
+    """The digest of tensors that are given as bytes, sorted by their names."""
+    total = hashlib.sha256()
+    for name, kind, shape, pieces in parts:
+        total.update(f"{name}\0{kind}\0{shape}\0".encode())
+        for piece in pieces:
+            total.update(piece)
     return total.hexdigest()
 
 

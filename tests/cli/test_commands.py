@@ -458,3 +458,36 @@ def _in_a_thread(after_this_step):
     with after_this_step("stopping") as check:
         check()
     return "went on"
+
+
+def test_inspect_shows_a_head_and_the_heads_of_a_run(run, fitted, colours, tmp_path):
+    shown = run("inspect", fitted, "--tensors", "--json", tmp_path / "card.json")
+    assert shown.exit_code == 0, shown.output
+    for words in ("whole", "tiny, of tlkit-tiny 1.0", "blue, green, red", "head.layers.weight"):
+        assert words in shown.stdout
+    assert json.loads((tmp_path / "card.json").read_text())["classes"] == ["blue", "green", "red"]
+    folds = tmp_path / "folds"
+    assert run("fit", colours, "--backbone", "tiny", "--folds", 2, "--out", folds).exit_code == 0
+    both = run("inspect", folds, "--json", tmp_path / "cards.json")
+    assert both.stdout.count("whole") == 2
+    assert len(json.loads((tmp_path / "cards.json").read_text())) == 2
+
+
+def test_inspect_shows_what_a_stranger_wrote_without_obeying_it(run, fitted, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    from tlkit.artifact import CARD, CARD_DIGEST
+    from tlkit.card import sha256_of
+
+    with safe_open(fitted / "head.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        card = json.loads(file.metadata()[CARD])
+    card.update(classes=["a\x1b[2Jb", "c\u202ed", "e\nf"], plan={}, metrics={"validation": 3})
+    text = json.dumps(card)
+    path = tmp_path / "strange.safetensors"
+    save_file(tensors, path, {CARD: text, CARD_DIGEST: sha256_of(text)})
+    shown = run("inspect", path)
+    assert shown.exit_code == 0, shown.output
+    assert "\x1b" not in shown.stdout
+    assert r"a\x1b[2Jb, c\u202ed, e\nf" in shown.stdout

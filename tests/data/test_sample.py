@@ -323,3 +323,11 @@ def test_a_class_name_stays_inside_its_folder(name):
 def test_the_flowers_keep_names_one_can_read():
     names = folder_names(["colt's foot", "pink-yellow dahlia?", "0 - zero", "Hôtel"])
     assert names == ["colts_foot", "pink-yellow_dahlia", "0_zero", "Hôtel"]
+
+
+def test_offline_downloads_nothing_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_OFFLINE", "1")
+    monkeypatch.setattr("torchvision.datasets.MNIST", lambda *a, **k: pytest.fail("asked"))
+    with pytest.raises(FolderError, match="TLKIT_OFFLINE is set"):
+        finish("mnist", tmp_path / "mnist")
+    assert not (tmp_path / "mnist").exists()

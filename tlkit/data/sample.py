@@ -27,6 +27,7 @@ from PIL import Image
 
 from tlkit.errors import FolderError, pick
 from tlkit.files import new_folder
+from tlkit.weights import Offline, offline
 
 Writing = Generator[tuple[int, int], None, int]
 """Yields images done and images in all; returns the number written."""
@@ -125,6 +126,8 @@ def _fetch(kind: str, root: str, which: Mapping[str, object]) -> Any:
     from torchvision import datasets
 
     try:
+        if offline():
+            raise Offline
         with _patience():
             return getattr(datasets, kind)(root, download=True, **which)
     except (OSError, RuntimeError, http.client.HTTPException) as error:

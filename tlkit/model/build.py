@@ -6,7 +6,11 @@ through here, so that a head is always put back into the very network it was tra
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+
+import torch
+from torch import nn
 
 from tlkit.backbone import Backbone, WeightSet
 from tlkit.errors import PluginError, TlkitError, pick
@@ -43,13 +47,26 @@ class Built:
     weights: Weights
 
 
-def build(backbone: Backbone, plan: Plan, classes: int, *, weights: Weights | None = None) -> Built:
+def build(
+    backbone: Backbone,
+    plan: Plan,
+    classes: int,
+    *,
+    weights: Weights | None = None,
+    empty_head: bool = False,
+) -> Built:
     """The model of a plan with a new head for C classes, on the CPU.
 
-    `weights` stand in for the plan's where the caller has read them already. What is random is a
-    function of the plan's seed. Raises `WeightsError`, `OptionError`,
-    `UnknownName`, and `PluginError` for a plugin whose code fails.
+    `weights` stand in for the plan's where the caller has read them already. An `empty_head` takes
+    no memory yet: it is on the device meta. What is random is a function of the plan's seed.
+    Raises `WeightsError`, `OptionError`, `UnknownName`, and `PluginError` for a plugin whose code
+    fails.
     """
+
+    def make(width: int) -> nn.Module:
+        with torch.device("meta") if empty_head else contextlib.nullcontext():
+            return make_head(kind, width, classes, plan.hidden, plan.dropout)
+
     kind = plan.kind
     if weights is None:
         # A source may build a network to read its weights: its random numbers are not the caller's.
@@ -63,12 +80,7 @@ def build(backbone: Backbone, plan: Plan, classes: int, *, weights: Weights | No
     except Exception as error:  # a plugin's code may raise anything
         raise plugin_failed(backbone, error) from error
     with drawn(plan.seed, "head"):
-        model = assemble(
-            network,
-            lambda width: make_head(kind, width, classes, plan.hidden, plan.dropout),
-            attach=plan.attach,
-            pool=plan.pool,
-        )
+        model = assemble(network, make, attach=plan.attach, pool=plan.pool)
     return Built(cut=cut(model, plan.freeze), weights=weights)
 
 

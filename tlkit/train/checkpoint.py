@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tlkit.artifact import sha256_of
+from tlkit.card import sha256_of
 from tlkit.errors import RunFolderError
 from tlkit.files import disk_errors, write_bytes
 from tlkit.weights import digest

@@ -1,0 +1,170 @@
+"""Card: what a head file says of itself, in JSON, and whether that can be what tlkit wrote.
+
+In: text from a file that anyone may have made. Out: a `Card` whose every field has its declared
+type, or a `HeadFileError`. That the fields are true of the tensors is for artifact.py to find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from tlkit.backbone import InputSpec
+from tlkit.errors import HeadFileError, TlkitError
+
+FORMAT = 1
+LARGEST = 16 << 20
+"""Characters."""
+DEEPEST = 32
+"""Levels of lists and objects, one in another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsCard:
+    """The weights that the backbone had before the fit."""
+
+    name: str
+    licence: str
+    classes: int | None
+    frozen_sha256: str
+    """Digest of every tensor of the model that is not in the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a head file says of itself."""
+
+    format: int
+    created: str
+    """UTC, ISO 8601."""
+    backbone: str
+    """As a plugin knows it; FAMILY/NAME for a family."""
+    distribution: str
+    distribution_version: str
+    weights: WeightsCard
+    input: InputSpec
+    classes: tuple[str, ...]
+    """In the order of the outputs."""
+    plan: Mapping[str, Any]
+    """The fields of `model.build.Plan`."""
+    options: Mapping[str, Any]
+    """The fields of `FitOptions`, and what `auto` became."""
+    precision: str
+    images: Mapping[str, int]
+    """Counts: train, val, left_out."""
+    metrics: Mapping[str, Any]
+    """Scores on the validation images, which also chose the epoch. With folds, `fold` says which
+    of how many this head is."""
+    versions: Mapping[str, str]
+    tensors_sha256: str
+
+    def to_json(self) -> str:
+        # ASCII: a class name may hold bytes that are no text, which only an escape can carry.
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    names = (
+        "tlkit",
+        "torch",
+        "torchvision",
+        "timm",
+        "albumentations",
+        "opencv-python-headless",
+        "pillow",
+    )
+    return {name: version(name) for name in names}
+
+
+def now() -> str:
+    """The time as a card has it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def sha256_of(text: str) -> str:
+    """What tells a card, or the counts of a checkpoint, from any other."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def parsed(path: Path, text: str, stated: str) -> Card:
+    """The card in a text with that digest; `path` is the file's, for errors.
+
+    Raises `HeadFileError`: too long, altered, of a newer format, not a card.
+    """
+    if len(text) > LARGEST:
+        raise refused(
+            path, f"a card of {len(text)} characters", f"at most {LARGEST}", "do not trust it"
+        )
+    try:
+        raw = json.loads(text)
+        if raw["format"] > FORMAT:
+            raise refused(
+                path, f"format {raw['format']}", f"at most {FORMAT}, what this tlkit knows",
+                "pip install --upgrade tlkit",
+            )  # fmt: skip
+        if sha256_of(text) != stated:
+            raise refused(
+                path, "a card that differs from the one that was saved", "the digest beside it",
+                "copy it again from where it was whole: it was altered",
+            )  # fmt: skip
+        card: Card = _as(Card, raw, "card", DEEPEST)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _nonsense(path, f"{type(error).__name__}: {str(error)[:200]}") from error
+    except HeadFileError:
+        raise
+    except TlkitError as error:  # an input specification that does not hold together
+        raise _nonsense(path, f"{error.about}: {error.found[:200]}") from error
+    if not card.classes or len(set(card.classes)) < len(card.classes):
+        raise _nonsense(path, "no classes, or two of one name")
+    if card.precision not in ("fp32", "bf16"):
+        raise _nonsense(path, f"the precision {card.precision}")
+    return card
+
+
+def refused(path: Path, found: str, expected: str, do: str) -> HeadFileError:
+    """The error for a head file."""
+    return HeadFileError(
+        f"the head file {path} cannot be used", found=found, expected=expected, do=do
+    )
+
+
+def _nonsense(path: Path, why: str) -> HeadFileError:
+    return refused(
+        path, f"a card that cannot be read ({why})", "the card of a head file",
+        "copy it again from where it was whole",
+    )  # fmt: skip
+
+
+# By hand: libraries that do this refuse text with lone surrogates, which file names can carry.
+def _as(kind: Any, value: Any, where: str, levels: int) -> Any:
+    """What JSON gave, as a field's type has it. Raises `TypeError`, which says `where`."""
+    if levels < 0:
+        raise TypeError(f"more than {DEEPEST} levels")
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind in (Card, WeightsCard, InputSpec) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        if set(value) != set(hints):
+            raise TypeError(f"{where}: not the fields {', '.join(hints)}")
+        return kind(
+            **{name: _as(one, value[name], name, levels - 1) for name, one in hints.items()}
+        )
+    if origin is tuple and isinstance(value, list):
+        return tuple(_as(inner[0], one, where, levels - 1) for one in value)
+    if (origin is Mapping or kind is Any) and isinstance(value, dict):
+        item = inner[1] if inner else Any
+        return {name: _as(item, one, where, levels - 1) for name, one in value.items()}
+    if kind is Any and isinstance(value, list):
+        return [_as(Any, one, where, levels - 1) for one in value]
+    allowed = inner if origin is UnionType else {float: (float, int)}.get(kind, (kind,))
+    if kind is not Any and type(value) not in allowed:
+        raise TypeError(f"{where}: a {type(value).__name__}")
+    return value
