@@ -39,7 +39,8 @@ def pad_same(images: Tensor, kernel: int, stride: int) -> Tensor:
     """
     room = []
     for side in (images.shape[3], images.shape[2]):
-        over = max(0, (math.ceil(side / stride) - 1) * stride + kernel - side)
+        # In whole numbers, which tracing follows; never negative, for no stride exceeds its kernel.
+        over = ((side + stride - 1) // stride - 1) * stride + kernel - side
         room += [over // 2, over - over // 2]
     return functional.pad(images, room)
 

@@ -18,6 +18,7 @@ from tlkit.model.build import Plan, build
 from tlkit.model.device import compute_on
 from tlkit.model.engine import ENGINES, Work, choose, start, work_of
 from tlkit.options import ENGINES_HELP
+from tlkit.plugins import choose as choose_backbone
 from tlkit.testing import TINY
 from tlkit.weights import digest
 
@@ -58,6 +59,58 @@ def test_every_engine_gives_eagers_answer_for_any_number_of_images(name, count, 
     found = runner(images[:count])
     assert (runner.name, found.dtype) == (name, torch.float32)
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["eager", "openvino"])
+@pytest.mark.parametrize("backbone", ["tiny", "efficientnet_lite0"])
+def test_what_was_started_for_any_size_runs_any_size(name, backbone):
+    if name not in usable():
+        pytest.skip(ENGINES[name].lacks(CPU))
+    network = choose_backbone(backbone).backbone
+    frozen = build(network, replace(PLAN, weights="none"), 3).cut.frozen
+    CPU.place(frozen)
+    noise = torch.Generator().manual_seed(0)
+    sizes = [(64, 64), (65, 97), (79, 64), (96, 130)]
+    parts = [
+        torch.randint(0, 256, (2, 3, *one), dtype=torch.uint8, generator=noise) for one in sizes
+    ]
+    work = replace(MUCH, any_size=True)
+    runner = start(choose(name, CPU, work), frozen, CPU, parts[0], work)
+    assert runner.name == name
+    for some in parts:
+        expected = CPU.run(frozen, some)
+        found = runner(some)
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_whole_images_do_not_go_to_an_engine_of_one_size(monkeypatch):
+    rows = {name: replace(row, lacks=lambda compute: "") for name, row in ENGINES.items()}
+    rows["inductor"] = replace(rows["inductor"], start_s=0.0, speed={"fp32": 9.0})
+    monkeypatch.setattr(module, "ENGINES", rows)
+    assert choose("auto", CPU, MUCH).name == "inductor"
+    whole = replace(MUCH, any_size=True)
+    assert choose("auto", CPU, whole).name == "openvino"
+    asked = choose("inductor", CPU, whole)
+    assert asked.name == "eager"
+    assert "inductor runs one size" in asked.reason
+
+
+def test_a_trace_that_holds_for_one_size_only_is_found_out():
+    class Sized(nn.Module):
+        """Adds the height that it saw when it was traced."""
+
+        def forward(self, images):
+            return images.float().mean(dim=(2, 3)) + int(images.shape[2])
+
+    pytest.importorskip("openvino")
+    some = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    work = replace(MUCH, any_size=True)
+    by_auto = replace(choose("openvino", CPU, work), asked=False)
+    runner = start(by_auto, Sized().eval(), CPU, some, work)
+    assert runner.name == "eager"
+    assert "off by" in runner.fallback
+    assert start(by_auto, Sized().eval(), CPU, some, MUCH).name == "openvino"
 
 
 def test_torch_compiles_what_eager_runs_once_for_any_number_of_images(images):
@@ -183,7 +236,7 @@ def test_what_was_compiled_is_kept_and_made_anew_for_other_code(monkeypatch, fro
     pytest.importorskip("openvino")
     made = []
     convert = module._convert
-    monkeypatch.setattr(module, "_convert", lambda *a: made.append(1) or convert(*a))
+    monkeypatch.setattr(module, "_convert", lambda *a, **k: made.append(1) or convert(*a, **k))
     chosen = choose("openvino", CPU, MUCH)
     first = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)(images)
     again = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)(images)

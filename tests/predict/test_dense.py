@@ -271,3 +271,15 @@ def test_a_scale_below_the_input_is_refused_for_dense_too(card):
 def test_a_fitted_head_evaluates_densely(colours, tmp_path):
     result = tlkit.fit(colours, backbone="tiny", epochs=3, out=tmp_path / "run")
     assert load(result.head).evaluate(colours, tta="dense").accuracy > 0.9
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": "flatten"}], ids=str)
+def test_a_compiled_network_scores_whole_images_as_eager_does(options, colours):
+    pytest.importorskip("openvino")
+    head = tlkit.fit(colours, backbone="tiny", **options).head
+    asked = tlkit.load(head)
+    eager, compiled = (
+        [one.probabilities for one in asked.predict(colours, tta="dense", engine=name)]
+        for name in ("eager", "openvino")
+    )
+    assert np.allclose(eager, compiled, atol=1e-5)

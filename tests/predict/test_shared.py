@@ -54,8 +54,8 @@ def test_heads_that_differ_by_the_seed_alone_run_their_backbone_once(fitted, col
     assert not np.allclose(alone[0], alone[1])
     counts = [images_seen(head) for head in heads]
     given = list(members(heads, paths, options))
-    # Of the size that the features take; of how much work they are, where there are many crops.
-    trials = {"none": 0, "ten": 1, "dense": 2}[tta]
+    # Of the sizes that the features take; of how much work they are, where there are many crops.
+    trials = {"none": 0, "ten": 1, "dense": 3}[tta]
     views = {"none": 1, "ten": 10, "dense": 6}[tta]
     assert [sum(one) for one in counts] == [len(paths) * views + trials, 0, 0]
     for number in range(3):

@@ -54,6 +54,8 @@ class Work:
     """Views, if an image has several."""
     multiply_adds: int
     """Of one image."""
+    any_size: bool = False
+    """Whether images of other sizes than the example's come too."""
 
     @property
     def total(self) -> float:
@@ -73,6 +75,8 @@ class Engine:
     """Seconds that making it takes."""
     speed: Mapping[str, float]
     """Times the speed of eager, by precision."""
+    any_size: bool = True
+    """Whether what was made runs images of other sizes than the example's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +178,18 @@ def choose(asked: str, compute: Compute, work: Work) -> Choice:
                 expected="what it needs",
                 do="install it, or use --engine auto",
             )
+        if work.any_size and not row.any_size:
+            return Choice(
+                name="eager",
+                asked=False,
+                reason=f"engine for whole images: eager, {compute.words}: {asked} runs one size",
+            )
         return Choice(name=asked, asked=True, reason=f"engine: {asked}, {compute.words}")
-    there = {name: row for name, row in ENGINES.items() if not row.lacks(compute)}
+    there = {
+        name: row
+        for name, row in ENGINES.items()
+        if not row.lacks(compute) and (row.any_size or not work.any_size)
+    }
     seconds = {name: _seconds(row, compute, work) for name, row in there.items()}
     best = min(seconds, key=lambda name: seconds[name])
     size = f"{work.images} views of {work.multiply_adds / 1e6:.0f} million multiply-adds"
@@ -220,6 +234,8 @@ def start(
         try:
             submit = make(choice.name, how)
             fault = _fault(submit, module, compute, example)
+            if work.any_size and not fault:
+                fault = _fault(submit, module, compute, _larger(example))
         except Exception as error:  # compilers raise whatever a stranger's network leads them to
             first = (str(error).splitlines() or [""])[0]
             fault = f"{type(error).__name__}: {first[:200]}"
@@ -249,6 +265,13 @@ def _fault(submit: Submit, module: nn.Module, compute: Compute, example: Tensor)
         return f"an output {tuple(found.shape)}, not {tuple(expected.shape)}"
     off = off_by(found, expected)
     return "" if off <= TOLERANCE[compute.precision] else f"an answer that is off by {off:.2g}"
+
+
+def _larger(images: Tensor) -> Tensor:
+    """Images of another size, odd where the first was even: padding may depend on that."""
+    height, width = images.shape[2:]
+    rows, columns = torch.arange(height + height // 8 + 1), torch.arange(width + width // 4 + 1)
+    return images[:, :, rows % height][:, :, :, columns % width]
 
 
 def off_by(found: Tensor, expected: Tensor) -> float:
@@ -321,11 +344,11 @@ def _openvino(
         if keep == "nothing":
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
         else:
-            place = _kept_at(module, example, openvino.__version__)
+            place = _kept_at(module, example, openvino.__version__, any_size=work.any_size)
             cache.begin(place, {"what": "a network, compiled by openvino"})
         file = place / "network.xml"
         if keep == "anew" or not file.exists():
-            _convert(openvino, module, example, place)
+            _convert(openvino, module, example, place, any_size=work.any_size)
         # Always from the file: as it was converted, the last bits are others.
         compiled = openvino.Core().compile_model(file, "CPU", wanted)
     if keep != "nothing":
@@ -334,9 +357,10 @@ def _openvino(
     idle: list[Any] = []
 
     def submit(images: Tensor) -> Answer:
-        # A part for each stream; they run at once, and behind those that were begun before.
+        # A part for each stream; they run at once, and behind those that were begun before. What
+        # comes in any size stays together: each stream would prepare for each size.
         parts = images.contiguous().numpy()
-        size = -(-len(parts) // streams)
+        size = len(parts) if work.any_size else -(-len(parts) // streams)
         running = []
         for begin in range(0, len(parts), size):
             request = idle.pop() if idle else compiled.create_infer_request()
@@ -356,15 +380,18 @@ def _openvino(
     return submit
 
 
-def _convert(openvino: Any, module: nn.Module, example: Tensor, place: Path) -> None:
+def _convert(
+    openvino: Any, module: nn.Module, example: Tensor, place: Path, *, any_size: bool
+) -> None:
     """Write the module as openvino has it, for any number of images, into a folder."""
+    sides = (-1, -1) if any_size else tuple(example.shape[2:])
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's about tracing
         # Here, because openvino would have torch check what is traced: two more passes, and the
         # import of torch's compiler. The answer is checked against eager's anyway.
         traced = torch.jit.trace(module, example, check_trace=False)
         network = openvino.convert_model(
-            traced, example_input=example, input=[(-1, *example.shape[1:])]
+            traced, example_input=example, input=[(-1, example.shape[1], *sides)]
         )
     with tempfile.TemporaryDirectory(dir=place) as beside:
         openvino.save_model(network, Path(beside) / "network.xml", compress_to_fp16=False)
@@ -373,9 +400,10 @@ def _convert(openvino: Any, module: nn.Module, example: Tensor, place: Path) -> 
             (Path(beside) / name).replace(place / name)
 
 
-def _kept_at(module: nn.Module, example: Tensor, version: str) -> Path:
+def _kept_at(module: nn.Module, example: Tensor, version: str, *, any_size: bool) -> Path:
     """Where the cache has a converted network."""
-    made_of = (version, str(module), tuple(example.shape), digest(module.state_dict().items()))
+    shape = (*example.shape, "any size") if any_size else tuple(example.shape)
+    made_of = (version, str(module), shape, digest(module.state_dict().items()))
     return cache.root() / f"openvino-{blake2b(repr(made_of).encode(), digest_size=16).hexdigest()}"
 
 
@@ -430,5 +458,6 @@ ENGINES: Mapping[str, Engine] = {
         make=_inductor,
         start_s=30.0,
         speed={"fp32": 1.2, "bf16": 2.5},
+        any_size=False,
     ),
 }

@@ -11,7 +11,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -147,18 +146,43 @@ class Ready:
     """How whole images are scored, where a view is one; None: as any other image."""
     batch: int
     spec: InputSpec
-    runner: Runner | None = None
-    """What runs the frozen part, or all of a head that has none; None before `started`."""
+    crops: Runner | None = None
+    """What runs the frozen part of crops, or all of a head that has none; None before `started`."""
+    wholes: Runner | None = None
+    """The same for whole images, as far as the neck where windows are scored."""
+
+    @property
+    def through(self) -> int:
+        """The parts that `wholes` runs."""
+        common = self.stack.common
+        return common if self.window is None else min(common, self.stack.neck)
 
     def started(self, engine: str, images: int) -> Ready:
-        """With an engine for the crops of so many images. Raises `OptionError`."""
+        """With engines for the views of so many images. Raises `OptionError`."""
         crops = images * sum(not view.whole for view in self.views)
-        module = nn.Sequential(*self.stack.parts[0][: self.stack.common])
+        wholes = images * sum(view.whole for view in self.views)
+        # A whole image is so many crops, if it is half as long again as it is wide.
+        sizes = [1.5 * (one.shorter_px / self.spec.crop_px) ** 2 for one in self.views if one.whole]
+        larger = sum(sizes) / max(1, len(sizes))
+        return replace(
+            self,
+            crops=self._started(engine, self.stack.common, crops, any_size=False),
+            wholes=self._started(engine, self.through, round(wholes * larger), any_size=True),
+        )
+
+    def _started(self, engine: str, parts: int, crops: int, *, any_size: bool) -> Runner | None:
+        """An engine for the first parts of the stack and the work of so many crops, if any."""
+        if not crops:
+            return None
+        module = nn.Sequential(*self.stack.parts[0][:parts])
         shape = (2, self.spec.channels, self.spec.crop_px, self.spec.crop_px)
-        example = torch.zeros(shape, dtype=torch.uint8)
-        work = Work(images=crops, multiply_adds=0)
+        # Noise: that padding is right cannot be seen on one colour.
+        noise = torch.Generator().manual_seed(0)
+        example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
+        work = Work(images=crops, multiply_adds=0, any_size=any_size)
         if crops > NEVER_WORTH_COMPILING:
-            work, _ = work_of(module, self.compute, example[:1], crops)
+            counted, _ = work_of(module, self.compute, example[:1], crops)
+            work = replace(counted, any_size=any_size)
         choice = choose(engine, self.compute, work)
         if crops > NEVER_WORTH_COMPILING:
             log.info(choice.reason)
@@ -166,7 +190,7 @@ class Ready:
         runner = start(choice, module, self.compute, example, work, keep=keep)
         if runner.fallback:
             log.info(runner.fallback)
-        return replace(self, runner=runner)
+        return runner
 
     def submit(self, images: Sequence[Seen]) -> Answers:
         """Begin with these images."""
@@ -213,29 +237,26 @@ class Ready:
 
     def _score(self, images: Tensor, *, whole: bool) -> Callable[[], list[Tensor]]:
         """(B, channels, h, w) uint8 -> for each head (B, C) on the CPU, once it is asked for."""
-        if whole or self.runner is None:
-            return partial(self._scored, images, whole=whole)
-        # Crops are of one size, which an engine may have been compiled for.
-        found = self.runner.submit(images)
+        runner, done = (self.wholes, self.through) if whole else (self.crops, self.stack.common)
+        begun = None if runner is None else runner.submit(images)
 
         def scored() -> list[Tensor]:
             with torch.inference_mode():
-                rest = self.stack.run(self.compute, [found()], self.stack.common, self.stack.end)
+                # Not `started`: what --precision auto is held against.
+                found, at = ([images], 0) if begun is None else ([begun()], done)
+                if whole and self.window is not None:
+                    rest = self._by_windows(self.window, found, at)
+                else:
+                    rest = self.stack.run(self.compute, found, at, self.stack.end)
                 return [one.cpu() for one in rest]
 
         return scored
 
-    def _scored(self, images: Tensor, *, whole: bool) -> list[Tensor]:
-        with torch.inference_mode():
-            if whole and self.window is not None:
-                scores = self._by_windows(self.window, images)
-            else:
-                scores = self.stack.run(self.compute, [images], 0, self.stack.end)
-            return [one.cpu() for one in scores]
-
-    def _by_windows(self, window: Window, images: Tensor) -> list[Tensor]:
-        """The mean over all windows of their scores: for each head (B, C)."""
-        found = self.stack.run(self.compute, [images], 0, self.stack.neck)
+    def _by_windows(self, window: Window, found: list[Tensor], at: int) -> list[Tensor]:
+        """The mean over all windows of their scores: for each head (B, C). Runs the parts from
+        `at`.
+        """
+        found = self.stack.run(self.compute, found, at, self.stack.neck)
         sums: list[Tensor] = []
         places = 0
         for strips in zip(*(window.slide(one) for one in found), strict=True):
