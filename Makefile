@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: help install demo test check lint fix docs clean
+.PHONY: help install demo test stress check lint fix docs clean
 
 help:     ## show this
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,6 +26,11 @@ demo: $(READY)  ## fit, evaluate and predict on a sample folder, offline
 
 test: $(READY)  ## run every test
 	$(BIN)/python -m pytest
+
+stress: $(READY)  ## break files and fits on purpose, a short count of each
+	$(BIN)/python tests/stress/fuzz.py images --count 400
+	$(BIN)/python tests/stress/fuzz.py heads --count 400
+	$(BIN)/python tests/stress/kills.py --count 4
 
 check: lint test  ## lint and test
 

@@ -1,5 +1,7 @@
 """Banks for tests, made of numbers."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ def bank_of(values: Tensor, labels: Tensor) -> Bank:
         places=np.arange(count * views).reshape(count, views),
         shape=tuple(values.shape[2:]),
         labels=labels,
+        paths=[Path(f"{number}.png") for number in range(count)],
         bad=(),
     )
 

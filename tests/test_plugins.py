@@ -268,3 +268,66 @@ def test_what_this_package_itself_brings_is_found_by_its_metadata_alone():
     declared = Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8")
     assert names
     assert all(f"{name} = " in declared for name in names)
+
+
+def test_a_plugin_that_hangs_when_imported_is_broken_and_named(install, monkeypatch):
+    monkeypatch.setattr("tlkit.plugins.LIMIT_S", 0.2)
+    install("zz-sleeper", "import time\ntime.sleep(60)", ["zz_sleeps"])
+    found = load(named("zz_sleeps"))
+    assert isinstance(found, Broken)
+    assert "did not end in 0.2 s" in found.reason
+    with pytest.raises(PluginError, match="zz-sleeper"):
+        choose("zz_sleeps")
+
+
+def test_one_that_will_not_be_stopped_once_is_stopped_again(install, monkeypatch):
+    monkeypatch.setattr("tlkit.plugins.LIMIT_S", 0.2)
+    code = "import time\ntry:\n    time.sleep(60)\nexcept Exception:\n    time.sleep(60)"
+    install("zz-stubborn", code, ["zz_stays"])
+    assert isinstance(load(named("zz_stays")), Broken)
+
+
+def test_an_alarm_of_the_users_is_left_alone(install):
+    import signal
+
+    install("zz-quick", code_for("zz_quick"), ["zz_quick"])
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        assert isinstance(load(named("zz_quick")), Backbone)
+        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_what_a_plugin_prints_does_not_reach_standard_output(install, capsys):
+    install("zz-talker", "print('buy now')\n" + code_for("zz_talks"), ["zz_talks"])
+    assert isinstance(load(named("zz_talks")), Backbone)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "buy now" in err
+
+
+def test_each_plugin_is_vetted_in_a_process_of_its_own(install, only):
+    from tlkit.testing import CHECKS
+    from tlkit.vetting import vet
+
+    tiny = "from dataclasses import replace\nfrom tlkit.testing import TINY\n"
+    bad = tiny + (
+        "import os, time\nprint('hello')\n"
+        "def crash(weights): os._exit(7)\n"
+        "def hang(weights): time.sleep(60)\n"
+        "zz_good = replace(TINY, name='zz_good')\n"
+        "zz_crash = replace(TINY, name='zz_crash', build=crash)\n"
+        "zz_hang = replace(TINY, name='zz_hang', build=hang)\n"
+        "zz_none = replace(TINY, name='zz_none', weights=list)\n"
+    )
+    install("zz-mixed", bad, ["zz_good", "zz_crash", "zz_hang", "zz_none", "zz_away"])
+    good = vet("zz_good")
+    assert (good.kept, good.fault, good.printed) == (len(CHECKS), "", "hello")
+    crash = vet("zz_crash")
+    assert crash.law == "build_gives_a_network"
+    assert "ended with 7" in crash.fault
+    none = vet("zz_none")
+    assert (none.law, none.kept) == ("weight_sets_are_sound", 0)
+    assert "no end in" in vet("zz_hang", seconds=10).fault
+    assert vet("zz_away").law == "import"

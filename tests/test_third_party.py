@@ -104,3 +104,17 @@ def test_its_own_tests_pass(site):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout
     assert "passed" in ran.stdout
+
+
+def test_checking_tells_which_keep_the_contract(tlkit):
+    ran = tlkit("plugins", "--check", "tlkit-lenet", "broken_net")
+    assert ran.returncode == 1, ran.stderr
+    works, broken = ran.stdout.splitlines()
+    assert "lenet_rgb  keeps the contract" in works
+    assert "tlkit-broken" in broken
+    assert "ImportError" in broken
+    assert tlkit("plugins", "--check", "lenet_rgb").returncode == 0
+    unknown = tlkit("plugins", "lenet-rgb")
+    assert unknown.returncode == 2
+    assert "lenet_rgb" in unknown.stderr
+    assert tlkit("plugins", "tlkit-lenet").stdout.count("loads") == 1

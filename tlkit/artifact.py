@@ -23,7 +23,7 @@ from tlkit.errors import HeadFileError, OptionError, UnknownName, listing
 from tlkit.files import write_bytes
 from tlkit.options import FitOptions
 from tlkit.plugins import choose, find
-from tlkit.weights import digest, digest_of, unread
+from tlkit.weights import digest, digest_of_bytes, unread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ def inspect(path: Path) -> Inspected:
             yield file.read(min(PIECE, one.end - begin))
 
     with _whole(path), path.open("rb") as file:
-        found = digest_of(
+        found = digest_of_bytes(
             (name, one.dtype, one.shape, pieces(file, one)) for name, one in sorted(entries.items())
         )
         size = os.fstat(file.fileno()).st_size

@@ -1,7 +1,8 @@
 """Cache: where tlkit keeps what it can compute again, what is there, and how it stays small.
 
 One folder for each kind of rows, with `about.json`, which says what they were made of. Its time of
-change is when it was last used. Nothing in it is needed: it may be deleted at any time.
+change is when it was last used. Nothing in it is needed: it may be deleted at any time, but for
+what a process is using just now, which holds a lock in it.
 TLKIT_CACHE names another place, TLKIT_CACHE_GB another limit.
 Next door: train/store.py, which writes and reads the rows.
 """
@@ -11,17 +12,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from tlkit.errors import OptionError, pick
 from tlkit.files import disk_errors, write_text
 
 ABOUT = "about.json"
+LOCK = ".lock"
 LIMIT_GB = 10.0
 
 
@@ -59,11 +63,34 @@ def limit() -> int:
     )
 
 
-def begin(path: Path, about: Mapping[str, str]) -> None:
-    """Make an entry, or note that it is used. Raises `DiskError`."""
+def begin(path: Path, about: Mapping[str, str]) -> FileLock:
+    """Make an entry, or note that it is used, and hold it: it is not deleted until the lock is
+    released, or the process ends. Any number of processes may hold one. Raises `DiskError`.
+    """
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
+        is_held(path)  # which removes the locks of those that were killed
+        lock = FileLock(path / f"{os.getpid()}-{secrets.token_hex(4)}{LOCK}")
+        lock.acquire(timeout=0)
     write_text(path / ABOUT, json.dumps(about, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    return lock
+
+
+def end(lock: FileLock) -> None:
+    """Let go of an entry."""
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process uses the entry; locks of those that were killed are removed."""
+    for one in path.glob(f"*{LOCK}"):
+        try:
+            with FileLock(one).acquire(timeout=0):
+                one.unlink(missing_ok=True)
+        except (Timeout, OSError):
+            return True
+    return False
 
 
 def entries() -> list[Entry]:
@@ -91,22 +118,29 @@ def _entry(path: Path) -> Entry | None:
     return None
 
 
-def clear(names: Sequence[str] = ()) -> list[Entry]:
-    """Delete these entries, or all; what was deleted. Raises `UnknownName` before any is."""
-    gone = [entry(name) for name in dict.fromkeys(names)] if names else entries()
+def clear(names: Sequence[str] = ()) -> tuple[list[Entry], list[Entry]]:
+    """Delete these entries, or all: what was deleted, and what is being used and was not.
+
+    Raises `UnknownName` before any is.
+    """
+    chosen = [entry(name) for name in dict.fromkeys(names)] if names else entries()
+    used = [one for one in chosen if is_held(one.path)]
+    gone = [one for one in chosen if one not in used]
     for one in gone:
         with disk_errors(one.path):
             shutil.rmtree(one.path)
-    return gone
+    return gone, used
 
 
 def prune(keep: Collection[str]) -> list[Entry]:
-    """Delete what was used longest ago until the limit holds, but for the entries to keep."""
+    """Delete what was used longest ago until the limit holds, but for the entries to keep and
+    those that are being used.
+    """
     there, most = entries(), limit()
     total = sum(one.size for one in there)
     gone = []
     for one in reversed(there):
-        if total > most and one.name not in keep:
+        if total > most and one.name not in keep and not is_held(one.path):
             shutil.rmtree(one.path, ignore_errors=True)
             total -= one.size
             gone.append(one)

@@ -12,6 +12,7 @@ nothing else in the package prints or exits.
     ├── PluginError          a backbone plugin that is missing, broken, doubled or out of contract
     ├── WeightsError         weights that are not on the disk, cannot be fetched or do not fit
     ├── HeadFileError        a head file that is cut off, altered, too new or does not fit
+    ├── TrainingError        a training that cannot go on: its loss is no number, or no memory
     ├── RunFolderError       a run folder that exists already, or cannot be written
     └── DiskError            the disk is full or not writable
 
@@ -84,6 +85,10 @@ class WeightsError(TlkitError):
 
 class HeadFileError(TlkitError):
     """A head file that is cut off, altered, made by a newer tlkit, or does not fit."""
+
+
+class TrainingError(TlkitError):
+    """A training that cannot go on: its loss is no longer a number, or there is no memory."""
 
 
 class RunFolderError(TlkitError):

@@ -154,8 +154,15 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def digest_of(path: Path) -> bytes:
-    """16 bytes that tell a file's content from any other. Raises `OSError`."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    """16 bytes that tell a file's content from any other.
+
+    Of what has none that can be read (a pipe would never end) they tell its path.
+    """
+    data = b"unreadable " + os.fsencode(path)
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            data = path.read_bytes()
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def remove_staged(path: Path) -> None:

@@ -10,9 +10,13 @@ commas; set but empty, no plugin at all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -21,6 +25,9 @@ from tlkit.errors import PluginError, TlkitError, unknown
 
 BACKBONES = "tlkit.backbones"
 FAMILIES = "tlkit.families"
+
+LIMIT_S = 30.0
+"""How long importing a plugin may take. It imports no torch, and should take a hundredth of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +128,8 @@ def load(found: Found) -> Backbone | Family | Broken:
     """The plugin's record, or the reason why it has none. Imports the plugin."""
     wanted = Family if found.is_family else Backbone
     try:
-        record = found.entry.load()
+        with printing_aside(), _limited(LIMIT_S):
+            record = found.entry.load()
     except (Exception, SystemExit) as error:  # a stranger's import may raise anything
         return Broken(found=found, reason=f"{type(error).__name__}: {error}", cause=error)
     if not isinstance(record, wanted):
@@ -130,6 +138,34 @@ def load(found: Found) -> Backbone | Family | Broken:
             reason=f"{found.value} is a {type(record).__name__}, not a {wanted.__name__}",
         )
     return record
+
+
+@contextlib.contextmanager
+def printing_aside() -> Iterator[None]:
+    """What a plugin prints goes to standard error: standard output may be somebody's table."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in the block after so long; where the system has no alarms, never."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield  # no alarm here, or somebody else's
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeoutError(f"its import did not end in {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # Again every second: the import may catch what is raised in it.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:

@@ -426,14 +426,14 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
         numbers = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
         return name, str(plain.dtype), tuple(plain.shape), [numbers]
 
-    return digest_of(part(*one) for one in sorted(tensors, key=lambda pair: pair[0]))
+    return digest_of_bytes(part(*one) for one in sorted(tensors, key=lambda pair: pair[0]))
 
 
 DigestPart = tuple[str, str, tuple[int, ...], Iterable["bytes | memoryview"]]
 """A tensor: its name, its type as torch writes it, its shape, its bytes in pieces."""
 
 
-def digest_of(parts: Iterable[DigestPart]) -> str:
+def digest_of_bytes(parts: Iterable[DigestPart]) -> str:
     """The digest of tensors that are given as bytes, sorted by their names."""
     total = hashlib.sha256()
     for name, kind, shape, pieces in parts:

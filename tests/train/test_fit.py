@@ -1,7 +1,9 @@
 """Fitting as a whole: what is frozen stays, what is seeded repeats, the best is kept."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -18,11 +20,14 @@ from tlkit.errors import (
     PluginError,
     RunFolderError,
     TlkitError,
+    TrainingError,
 )
+from tlkit.model.device import Compute
 from tlkit.options import FitOptions
 from tlkit.plugins import choose
 from tlkit.steps import Tick, finish
 from tlkit.testing import TINY, make_folder
+from tlkit.train import loop
 from tlkit.train.events import Epoch, Note
 from tlkit.train.run import train
 
@@ -422,9 +427,66 @@ def test_a_val_folder_of_the_users_is_never_learnt_from(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_loss_that_diverges_is_an_error_with_a_way_out(colours):
-    with pytest.raises(TlkitError, match="training diverged"):
-        trained(colours, freeze="none", optimizer="sgd", lr=1e30, backbone_lr=1e30, epochs=3)
+def test_a_loss_that_diverges_is_an_error_that_names_step_rate_and_batch(colours):
+    with pytest.raises(TrainingError, match="training diverged") as caught:
+        trained(
+            colours, freeze="none", optimizer="sgd", lr=1e30, backbone_lr=1e30, epochs=3, batch=6,
+            schedule="constant",
+        )  # fmt: skip
+    first, *images = caught.value.found.splitlines()
+    assert "epoch 1, step 2, at the rate 1e+30" in first
+    known = {str(one) for one in colours.rglob("*.png")}
+    assert len(images) == 6
+    assert known.issuperset(images)
+
+
+@pytest.mark.parametrize("options", [{"freeze": "none"}, {"head": "mlp", "hidden": 4}], ids=str)
+def test_where_a_loss_diverges_later_the_best_epoch_before_is_kept(colours, monkeypatch, options):
+    real, steps = loop.gradients, []
+
+    def failing(loss, parts, optimizer):
+        steps.append(parts)
+        return real(loss, parts, optimizer) if len(steps) <= 10 else math.nan
+
+    common = {**options, "epochs": 4, "batch": 6, "optimizer": "adamw"}
+    whole, _ = trained(colours, **{**common, "epochs": 3, "schedule": "constant"})
+    monkeypatch.setattr(loop, "gradients", failing)
+    result, events = trained(colours, **common, schedule="constant")
+    (said,) = [one.text for one in events if isinstance(one, Note) and "diverged" in one.text]
+    assert "epoch 4, step 11" in said
+    assert f"up to epoch {result.best.number} is kept" in said
+    assert len(result.history) == 3
+    kept, expected = (one.cut.trained_tensors() for one in (result, whole))
+    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+
+
+def test_a_batch_that_the_memory_does_not_hold_goes_through_in_pieces(colours, monkeypatch):
+    """As on a GPU: what is too large raises, and the step is the same but for rounding."""
+    common = {"freeze": "none", "epochs": 2, "batch": 7, "augment": "none"}
+    whole, _ = trained(colours, **common)
+    real = Compute.run
+
+    def small(self, module, inputs):
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(self, module, inputs)
+
+    monkeypatch.setattr(Compute, "run", small)
+    pieces, events = trained(colours, **common)
+    notes = [one.text for one in events if isinstance(one, Note) and "pieces" in one.text]
+    assert ["in 2 pieces" in notes[0], "in 4 pieces" in notes[1], len(notes)] == [True, True, 2]
+    for name, one in whole.cut.trained_tensors().items():
+        assert torch.allclose(one, pieces.cut.trained_tensors()[name], atol=1e-4)
+    assert np.allclose(whole.val_probabilities, pieces.val_probabilities, atol=1e-4)
+
+    def none(self, module, inputs):
+        raise torch.OutOfMemoryError("no room at all")
+
+    monkeypatch.setattr(Compute, "run", none)
+    with pytest.raises(TrainingError, match="memory is too small"):
+        trained(colours, **common)
+    with pytest.raises(TlkitError, match="memory of cpu is too small"):
+        trained(colours)
 
 
 def test_a_folder_of_one_class_is_refused_before_the_backbone_is_built(tmp_path):

@@ -29,9 +29,11 @@ def command(names: tuple[str, ...], clear: bool) -> None:
     from tlkit.cli import show
 
     if clear:
-        gone = cache.clear(names)
+        gone, used = cache.clear(names)
         size = sum(one.size for one in gone)
         click.echo(f"deleted {len(gone)} entries, {decimal(size)}")
+        for one in used:
+            click.echo(f"left, for a process is using it: {one.name}")
         return
     chosen = [cache.entry(name) for name in names]
     if len(chosen) > 1:

@@ -131,8 +131,7 @@ def brief(parts: Parts) -> Iterator[str]:
     same: dict[bytes, list[tuple[str, str]]] = {}
     for rows in sizes.values():
         for path, part, label in rows if len(rows) > 1 else ():
-            with contextlib.suppress(OSError):
-                same.setdefault(digest_of(path), []).append((part, label))
+            same.setdefault(digest_of(path), []).append((part, label))
     groups = [one for one in same.values() if len(one) > 1]
     leaks = sum(len({part for part, _ in one}) > 1 for one in groups)
     conflicts = sum(len({label for _, label in one}) > 1 for one in groups)

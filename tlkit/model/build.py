@@ -17,6 +17,7 @@ from tlkit.errors import PluginError, TlkitError, pick
 from tlkit.model.assemble import Cut, assemble, cut
 from tlkit.model.device import drawn
 from tlkit.model.heads import HEADS, HeadKind, make_head
+from tlkit.plugins import printing_aside
 from tlkit.weights import Weights, obtain
 
 
@@ -73,7 +74,7 @@ def build(
         with drawn(plan.seed, "weights"):
             weights = obtain(weight_sets(backbone), plan.weights)
     try:
-        with drawn(plan.seed, "backbone"):
+        with drawn(plan.seed, "backbone"), printing_aside():
             network = backbone.build(weights)
     except TlkitError:
         raise
@@ -87,7 +88,8 @@ def build(
 def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
     """The backbone's weight sets, at least one. Raises `PluginError`."""
     try:
-        sets = tuple(backbone.weights())
+        with printing_aside():
+            sets = tuple(backbone.weights())
     except TlkitError:
         raise
     except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from tlkit.errors import OptionError
+from tlkit.errors import OptionError, TlkitError
+
+log = logging.getLogger("tlkit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,27 @@ class Compute:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             output = module(inputs)
         return output.float()
+
+    def infer(self, module: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """As `run`, without gradients; in halves of halves where the memory does not hold it all.
+
+        Raises `TlkitError` where it does not hold one.
+        """
+        with torch.inference_mode():
+            try:
+                return self.run(module, inputs)
+            except torch.OutOfMemoryError as error:
+                if len(inputs) == 1:
+                    raise TlkitError(
+                        f"the memory of {self.device} is too small to run this network",
+                        found="no room for one image",
+                        expected="room for at least that",
+                        do="take a smaller --backbone, or --device cpu",
+                    ) from error
+            log.info("%d images at once are too many for the memory: in halves", len(inputs))
+            torch.cuda.empty_cache()
+            half = len(inputs) // 2
+            return torch.cat([self.infer(module, inputs[:half]), self.infer(module, inputs[half:])])
 
     def send(self, inputs: Tensor) -> Tensor:
         """On the device; to a GPU beside what it is computing."""

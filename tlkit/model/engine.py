@@ -157,8 +157,7 @@ def work_of(
     layers = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        with torch.inference_mode():
-            answer = compute.run(module, example).cpu()
+        answer = compute.infer(module, example).cpu()
     finally:
         for hook in hooks:
             hook.remove()
@@ -258,8 +257,7 @@ def start(
 
 def _fault(submit: Submit, module: nn.Module, compute: Compute, example: Tensor) -> str:
     """How far it is from eager, where that is too far."""
-    with torch.inference_mode():
-        expected = compute.run(module, example).cpu()
+    expected = compute.infer(module, example).cpu()
     found = submit(example)()
     if found.shape != expected.shape:
         return f"an output {tuple(found.shape)}, not {tuple(expected.shape)}"
@@ -285,7 +283,7 @@ def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work, kee
 
     def submit(images: Tensor) -> Answer:
         with torch.inference_mode():
-            return compute.fetch(compute.run(module, images))
+            return compute.fetch(compute.infer(module, images))
 
     return submit
 
@@ -345,7 +343,8 @@ def _openvino(
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
         else:
             place = _kept_at(module, example, openvino.__version__, any_size=work.any_size)
-            cache.begin(place, {"what": "a network, compiled by openvino"})
+            held = cache.begin(place, {"what": "a network, compiled by openvino"})
+            stack.callback(cache.end, held)
         file = place / "network.xml"
         if keep == "anew" or not file.exists():
             _convert(openvino, module, example, place, any_size=work.any_size)

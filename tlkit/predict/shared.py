@@ -64,11 +64,11 @@ class Stack:
         """Parts from `start` to before `stop`: one tensor as long as all is shared, else H."""
         middle = min(max(start, self.border), stop)
         if start < middle:
-            found = [compute.run(nn.Sequential(*self.parts[0][start:middle]), found[0])]
+            found = [compute.infer(nn.Sequential(*self.parts[0][start:middle]), found[0])]
         if middle < stop:
             each = found if len(found) == len(self.parts) else found * len(self.parts)
             found = [
-                compute.run(nn.Sequential(*parts[middle:stop]), one)
+                compute.infer(nn.Sequential(*parts[middle:stop]), one)
                 for parts, one in zip(self.parts, each, strict=True)
             ]
         return found

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -66,6 +67,8 @@ class Bank:
     """Of a row."""
     labels: Tensor
     """(N,) int64."""
+    paths: Sequence[Path]
+    """Of the N images."""
     bad: tuple[BadImage, ...]
 
     @property
@@ -95,6 +98,7 @@ class Bank:
             places=self.places[index, :views],
             shape=self.shape,
             labels=self.labels[torch.from_numpy(index)],
+            paths=[self.paths[number] for number in index],
             bad=(),
         )
 
@@ -164,21 +168,13 @@ class Extractor:
             places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
+            paths=[catalog.paths[number] for number in good],
             bad=unreadable,
         )
 
     def _digests(self, paths: Sequence[Path]) -> list[bytes]:
-        """Of the bytes of each file; of its path, which is no one's bytes, where it has none."""
-
-        def of(path: Path) -> bytes:
-            try:
-                return digest_of(path)
-            except OSError:
-                unread: bytes = _blake(b"unreadable" + bytes(path)).digest()
-                return unread
-
         with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
-            return list(pool.map(of, paths))
+            return list(pool.map(digest_of, paths))
 
     def _compute_rows(
         self,
@@ -249,10 +245,14 @@ def extractor(
     keep = keep and cache.limit() > 0
     work, answer = work_of(cut.frozen, compute, _example(cut)[:1], images)
     choice = choose(engine, compute, work)
-    folder = _entry(_about(cut, compute, choice, backbone), answer) if keep else _temporary()
-    store = Store(folder, answer.shape[1:])
-    if not keep:
-        weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    held = _entry(_about(cut, compute, choice, backbone), answer) if keep else None
+    if held is not None:
+        store = Store(Path(held.lock_file).parent, answer.shape[1:])
+        weakref.finalize(store, cache.end, held)
+    else:
+        keep = False
+        store = Store(_temporary(), answer.shape[1:])
+        weakref.finalize(store, shutil.rmtree, store.folder, ignore_errors=True)
     return Extractor(cut, compute, choice, work, store, keep=keep, workers=workers)
 
 
@@ -290,8 +290,10 @@ def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[st
     }
 
 
-def _entry(about: Mapping[str, str], answer: Tensor) -> Path:
-    """The cache's folder for rows of this kind, emptied if they were made by other code.
+def _entry(about: Mapping[str, str], answer: Tensor) -> FileLock | None:
+    """The cache's folder for rows of this kind, held; emptied if they were made by other code.
+
+    None where another process is using what other code has made.
 
     What the tensors do not tell, code does: a plugin may change without a new version. So the
     answer to one image is kept too, and has to be the same.
@@ -303,14 +305,16 @@ def _entry(about: Mapping[str, str], answer: Tensor) -> Path:
     if kept.exists():
         before = torch.from_numpy(np.load(kept, allow_pickle=False))
         if before.shape != answer.shape or not off_by(before, answer) <= SAME:
+            if cache.is_held(folder):
+                return None
             with disk_errors(folder):
                 shutil.rmtree(folder)
-    cache.begin(folder, about)
+    held = cache.begin(folder, about)
     if not kept.exists():
         file = io.BytesIO()
         np.save(file, answer.numpy())
         write_bytes(kept, file.getvalue())
-    return folder
+    return held
 
 
 def _blake(data: bytes) -> Any:

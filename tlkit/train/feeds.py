@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +52,9 @@ class Feed(Protocol):
     def epoch(self, number: int, done: int = 0) -> Parts:
         """One pass, in that epoch's order, without the first `done` batches."""
 
+    def paths(self, number: int, batches: range) -> list[Path]:
+        """The images of these batches of an epoch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BankFeed:
@@ -71,10 +75,12 @@ class BankFeed:
 
     def epoch(self, number: int, done: int = 0) -> Parts:
         view = (number - 1) % self.bank.views
-        order = shuffled(len(self.bank.labels), self.seed, number)
-        ends = np.cumsum(even_parts(len(order), self.batch))
-        for part in np.split(order, ends[:-1])[done:]:
+        for part in _split(self.images, self.batch, self.seed, number)[done:]:
             yield self.bank.at(part, view), self.bank.labels[torch.from_numpy(part)]
+
+    def paths(self, number: int, batches: range) -> list[Path]:
+        split = _split(self.images, self.batch, self.seed, number)
+        return [self.bank.paths[i] for batch in batches for i in split[batch]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +126,10 @@ class ImageFeed:
             labels = torch.from_numpy(self.catalog.labels[order[part.index]])
             yield part.images[:, 0], labels
 
+    def paths(self, number: int, batches: range) -> list[Path]:
+        split = _split(self.images, self.batch, self.seed, number)
+        return [self.catalog.paths[i] for batch in batches for i in split[batch]]
+
 
 class Ahead:
     """The epochs of a feed, of which the next may begin to be read while a model is judged."""
@@ -158,6 +168,11 @@ class Ahead:
 def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of an epoch: a permutation that is a function of the seed and the epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _split(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The batches of an epoch, as numbers of images."""
+    return np.split(shuffled(count, seed, epoch), np.cumsum(even_parts(count, batch))[:-1])
 
 
 def readable(

@@ -82,13 +82,12 @@ def bank_logits(cut: Cut, compute: Compute, bank: Bank, *, batch: int = 256) -> 
     """(N, C) logits of the trained part on a bank's first views."""
     cut.training(False)
     every = np.arange(len(bank.labels))
-    with torch.inference_mode():
-        return torch.cat(
-            [
-                compute.run(cut.trained, bank.at(part, 0)).cpu()
-                for part in np.split(every, range(batch, len(every), batch))
-            ]
-        )
+    return torch.cat(
+        [
+            compute.infer(cut.trained, bank.at(part, 0)).cpu()
+            for part in np.split(every, range(batch, len(every), batch))
+        ]
+    )
 
 
 def image_logits(
@@ -106,6 +105,5 @@ def image_logits(
         workers=workers,
     ):
         refuse(list(part.bad.values()), do="put them back: they were readable when the fit began")
-        with torch.inference_mode():
-            logits.append(compute.run(cut.model, part.images[:, 0]).cpu())
+        logits.append(compute.infer(cut.model, part.images[:, 0]).cpu())
     return torch.cat(logits)

@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from tlkit.errors import TlkitError
+from tlkit.errors import TrainingError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute, drawn
 from tlkit.options import FitOptions
@@ -65,7 +66,10 @@ def epochs(
             with cut.holding(held, statistics=options.batchnorm == "keep"):
                 batches = ahead.epoch(now.epoch, now.batches)
                 while parts := list(islice(batches, options.accumulate)):
-                    now.step(parts, loss)
+                    yield from now.step(parts, loss)
+                    if not math.isfinite(now.total):
+                        images = feed.paths(now.epoch, range(now.batches - len(parts), now.batches))
+                        raise now.diverged(images)
                     what = f"epoch {now.epoch}/{options.epochs}"
                     tick = Tick(what=what, done=now.seen, total=feed.images)
                     if watch is None:
@@ -127,20 +131,43 @@ class Training:
         """Sum of the losses of the images of this epoch so far."""
         self.seen = 0
         """Images of this epoch so far."""
+        self.pieces = 1
+        """In which a batch goes through, for the memory holds no more."""
 
-    def step(self, parts: list[tuple[Tensor, Tensor]], loss: Loss) -> None:
-        """One step on the gradients of all parts. Raises where the loss diverges."""
+    def step(self, parts: list[tuple[Tensor, Tensor]], loss: Loss) -> Iterator[Note]:
+        """One step on the gradients of all parts."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.pace.factor(self.steps)
-        with drawn(self.options.seed, "step", self.steps), torch.enable_grad():
-            self.total += take_step(loss, parts, self.optimizer, self.options.clip)
+        while True:
+            with drawn(self.options.seed, "step", self.steps), torch.enable_grad():
+                try:
+                    total = gradients(loss, in_pieces(parts, self.pieces), self.optimizer)
+                    break
+                except torch.OutOfMemoryError as error:
+                    if self.pieces >= max(len(labels) for _, labels in parts):
+                        raise too_small() from error
+            self.pieces *= 2
+            torch.cuda.empty_cache()
+            yield Note(
+                text=f"a batch is too large for the memory: from here on each goes through in "
+                f"{self.pieces} pieces, whose gradients make one step"
+            )
+        apply_gradients(self.optimizer, self.options.clip)
         if self.average is not None:
             self.average.update()
+        self.total += total
         self.seen += sum(len(labels) for _, labels in parts)
         self.batches += len(parts)
         self.steps += 1
-        if not math.isfinite(self.total):
-            raise diverged(self.epoch, self.steps, self.options)
+
+    def diverged(self, images: Sequence[Path]) -> TrainingError:
+        """The error for a loss that is no longer a number since the step on these images."""
+        rate = self.options.lr * self.pace.factor(self.steps - 1)
+        return diverged(
+            self.options,
+            f"in epoch {self.epoch}, step {self.steps}, at the rate {rate:.2g}, on the batch of\n"
+            + listing([str(one) for one in images], most=8),
+        )
 
     def next_epoch(self) -> None:
         """All batches of this one are done, and it was judged."""
@@ -202,7 +229,7 @@ class Training:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-COUNTS = ("steps", "epoch", "batches", "total", "seen")
+COUNTS = ("steps", "epoch", "batches", "total", "seen", "pieces")
 """The numbers of a `Training`."""
 
 
@@ -276,6 +303,15 @@ def take_step(
     clip: float,
 ) -> float:
     """One step on the gradients of all parts; the sum of their images' losses."""
+    total = gradients(loss, parts, optimizer)
+    apply_gradients(optimizer, clip)
+    return total
+
+
+def gradients(
+    loss: Loss, parts: list[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer
+) -> float:
+    """Those of the mean loss over all parts, in the parameters; the sum of the images' losses."""
     masses = [loss.mass(labels) for _, labels in parts]
     images = sum(len(labels) for _, labels in parts)
     total = 0.0
@@ -284,11 +320,28 @@ def take_step(
         share = loss.of(inputs, labels) * (mass / sum(masses))
         share.backward()
         total += float(share.detach()) * images
+    return total
+
+
+def apply_gradients(optimizer: torch.optim.Optimizer, clip: float) -> None:
+    """The step itself."""
     if clip:
         trained = [one for group in optimizer.param_groups for one in group["params"]]
         torch.nn.utils.clip_grad_norm_(trained, clip)
     optimizer.step()
-    return total
+
+
+def in_pieces(parts: list[tuple[Tensor, Tensor]], pieces: int) -> list[tuple[Tensor, Tensor]]:
+    """Each part in so many of nearly one size, or as many as it has images."""
+    return [
+        both
+        for inputs, labels in parts
+        for both in zip(
+            inputs.tensor_split(min(pieces, len(labels))),
+            labels.tensor_split(min(pieces, len(labels))),
+            strict=True,
+        )
+    ]
 
 
 def _not_yet(cut: Cut, epoch: int, every: int) -> list[nn.Module | nn.Parameter]:
@@ -301,12 +354,22 @@ def _not_yet(cut: Cut, epoch: int, every: int) -> list[nn.Module | nn.Parameter]
     return [part for members in stages[: max(0, len(stages) - learning)] for part in members]
 
 
-def diverged(epoch: int, step: int, options: FitOptions) -> TlkitError:
+def diverged(options: FitOptions, where: str) -> TrainingError:
     """The error for a loss that is no longer a number."""
-    return TlkitError(
+    return TrainingError(
         "training diverged",
-        found=f"a loss that is not a finite number, in epoch {epoch}, step {step}",
+        found=f"a loss that is not a finite number, {where}",
         expected="a finite loss",
         do=f"lower the rates (--lr {options.lr:g}, --backbone-lr {options.backbone_lr:g}), "
         "limit the gradients (--clip 1), or use --precision fp32",
+    )
+
+
+def too_small() -> TrainingError:
+    """The error for a memory that does not hold one image's training."""
+    return TrainingError(
+        "the memory is too small to train this network",
+        found="no room for a step on one image",
+        expected="room for at least that",
+        do="freeze more (--freeze features), take a smaller --backbone, or --device cpu",
     )

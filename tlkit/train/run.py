@@ -22,7 +22,7 @@ from tlkit.data.images import BadImage, refuse
 from tlkit.data.pixels import Decoded, Room
 from tlkit.data.split import Splits
 from tlkit.data.transforms import Augmentation, augmentation
-from tlkit.errors import FolderError, OptionError, listing
+from tlkit.errors import FolderError, OptionError, TrainingError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.assemble import cut as recut
 from tlkit.model.build import build, weight_sets
@@ -487,14 +487,20 @@ def keep_best(
             optimizer=optimizer, loss=loss,
             watch=kept,
         )  # fmt: skip
-    for record in records:
-        yield record
-        if isinstance(record, Epoch):
-            best.take(record)
+    try:
+        for record in records:
+            yield record
+            if isinstance(record, Epoch):
+                best.take(record)
+    except TrainingError as error:
+        if not best.history:
+            raise
+        yield Note(text=f"{error}\nwhat was learnt up to epoch {best.epoch.number} is kept")
+        kept = None  # what it stands at now is not worth going on from
     if kept is not None and name != "lbfgs":
         kept.end()
     if not math.isfinite(best.epoch.val_loss):
-        raise diverged(best.epoch.number, best.epoch.number * course.feed.steps, options)
+        raise diverged(options, f"on the validation images, from epoch {best.epoch.number} on")
     best.put_back()
     return best.history, best.epoch
 
