@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from tlkit import artifact, runs
 from tlkit.card import FORMAT, Card, WeightsCard, now, versions
@@ -48,7 +48,7 @@ from tlkit.plugins import Chosen, choose
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.train.checkpoint import Checkpoints
-from tlkit.train.events import Epoch, Event, Note, Tick
+from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.folds import Fold, train_folds
 from tlkit.train.recipe import plan_of, refuse_unknown
 from tlkit.train.run import Tested, Trained, train
@@ -99,6 +99,7 @@ def fit_events(
     refuse_occupied(run, replace=replace)
     runs.refuse_among_photos(run, folder)
     chosen = choose(options.backbone)
+    _import_ahead("scipy.optimize", "matplotlib.figure")
     parts = scan_parts(folder)
     if parts.val is not None and not options.folds:
         options.refuse(["val_fraction"], "a folder without a val part of its own")
@@ -115,12 +116,8 @@ def fit_events(
             place.checkpoints.clear_files()
         elif resume and not place.checkpoints.there:
             yield Note(text="there is no checkpoint to go on from: begins at the start")
-        events: Generator[Event, None, FitResult | FoldsResult] = (
-            _cross(folder, options, chosen, parts, place)
-            if options.folds
-            else _single(folder, options, chosen, parts, place)
-        )
-        result = yield from _importing(events, "scipy.optimize", "matplotlib.figure")
+        fit_one = _cross if options.folds else _single
+        result = yield from fit_one(folder, options, chosen, parts, place)
         place.checkpoints.clear()
     return dataclasses.replace(result, wall_s=time.perf_counter() - started)
 
@@ -232,33 +229,17 @@ def _cross(
     return result
 
 
-Result = TypeVar("Result")
+def _import_ahead(*modules: str) -> None:
+    """Import what comes later beside the scan and the building of the network.
 
-
-def _importing(
-    events: Generator[Event, None, Result], *modules: str
-) -> Generator[Event, None, Result]:
-    """The same events. What comes later is imported from the first image on.
-
-    A network that runs leaves the interpreter free; building one and starting its engine do not.
+    Not beside what is computed: torch's threads spin where the interpreter keeps them waiting.
     """
 
     def work() -> None:
         for one in modules:
             importlib.import_module(one)
 
-    begun = False
-    with contextlib.closing(events):
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            if isinstance(event, Tick) and event.done and not begun:
-                begun = True
-                threading.Thread(target=work, name="tlkit-import", daemon=True).start()
-            yield event
+    threading.Thread(target=work, name="tlkit-import", daemon=True).start()
 
 
 def _refuse_early(options: FitOptions) -> None:

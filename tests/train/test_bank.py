@@ -201,3 +201,13 @@ def test_a_fit_with_another_head_runs_nothing_again(tmp_path, counted):
     assert counted == []
     assert first.card.tensors_sha256 == again.card.tensors_sha256
     assert first.test.plain() == again.test.plain()
+
+
+def test_the_paths_of_a_folder_are_made_a_few_times_and_not_for_each_image(colours, monkeypatch):
+    from tlkit.data.folder import Catalog
+
+    made, paths = [], Catalog.paths.fget
+    monkeypatch.setattr(Catalog, "paths", property(lambda self: made.append(1) or paths(self)))
+    tlkit.fit(colours, backbone="tiny", epochs=1)
+    tlkit.fit(colours, backbone="tiny", freeze="none", epochs=1)
+    assert 2 < len(made) < 20

@@ -46,7 +46,7 @@ class Catalog:
 
     @property
     def paths(self) -> list[Path]:
-        """N paths to open."""
+        """N paths to open, made anew by each call."""
         return [self.root / one for one in self.files]
 
     @property

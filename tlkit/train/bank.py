@@ -136,7 +136,8 @@ class Extractor:
         fit. Raises `FolderError` where none can be read, `DiskError` where there is no room.
         """
         yield Tick(what=what, done=0, total=len(catalog))
-        images = self._digests(catalog.paths)
+        paths = catalog.paths
+        images = self._digests(paths)
         keys = [
             [_key(one, augmentation.identity(number, view)) for view in range(views)]
             for number, one in enumerate(images)
@@ -157,7 +158,7 @@ class Extractor:
                 cache.prune(keep=[self.store.folder.name])
         good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
         unreadable = tuple(
-            BadImage(path=catalog.paths[number], reason=bad[tuple(those)])
+            BadImage(path=paths[number], reason=bad[tuple(those)])
             for number, those in enumerate(keys)
             if tuple(those) in bad
         )
@@ -168,7 +169,7 @@ class Extractor:
             places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
-            paths=[catalog.paths[number] for number in good],
+            paths=[paths[number] for number in good],
             bad=unreadable,
         )
 
@@ -196,8 +197,9 @@ class Extractor:
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
         runner = self.started or (yield from self._start())
+        paths = catalog.paths
         parts = batches(
-            [catalog.paths[number] for number in missing],
+            [paths[number] for number in missing],
             look,
             sizes=_stretches(len(missing), max(1, BATCH // views)),
             at_least_px=self.cut.model.spec.resize_px,

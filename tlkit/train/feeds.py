@@ -127,8 +127,8 @@ class ImageFeed:
             yield part.images[:, 0], labels
 
     def paths(self, number: int, batches: range) -> list[Path]:
-        split = _split(self.images, self.batch, self.seed, number)
-        return [self.catalog.paths[i] for batch in batches for i in split[batch]]
+        split, paths = _split(self.images, self.batch, self.seed, number), self.catalog.paths
+        return [paths[i] for batch in batches for i in split[batch]]
 
 
 class Ahead:
