@@ -270,33 +270,12 @@ def test_what_this_package_itself_brings_is_found_by_its_metadata_alone():
     assert all(f"{name} = " in declared for name in names)
 
 
-def test_a_plugin_that_hangs_when_imported_is_broken_and_named(install, monkeypatch):
-    monkeypatch.setattr("tlkit.plugins.LIMIT_S", 0.2)
-    install("zz-sleeper", "import time\ntime.sleep(60)", ["zz_sleeps"])
-    found = load(named("zz_sleeps"))
-    assert isinstance(found, Broken)
-    assert "did not end in 0.2 s" in found.reason
-    with pytest.raises(PluginError, match="zz-sleeper"):
-        choose("zz_sleeps")
-
-
-def test_one_that_will_not_be_stopped_once_is_stopped_again(install, monkeypatch):
-    monkeypatch.setattr("tlkit.plugins.LIMIT_S", 0.2)
-    code = "import time\ntry:\n    time.sleep(60)\nexcept Exception:\n    time.sleep(60)"
-    install("zz-stubborn", code, ["zz_stays"])
-    assert isinstance(load(named("zz_stays")), Broken)
-
-
-def test_an_alarm_of_the_users_is_left_alone(install):
-    import signal
-
-    install("zz-quick", code_for("zz_quick"), ["zz_quick"])
-    signal.setitimer(signal.ITIMER_REAL, 1000)
-    try:
-        assert isinstance(load(named("zz_quick")), Backbone)
-        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+def test_a_plugin_whose_import_does_not_end_is_named(install, monkeypatch, caplog):
+    monkeypatch.setattr("tlkit.plugins.LIMIT_S", 0.1)
+    install("zz-sleeper", "import time\ntime.sleep(1)\n" + code_for("zz_slow"), ["zz_slow"])
+    with caplog.at_level("WARNING", logger="tlkit"):
+        assert isinstance(load(named("zz_slow")), Backbone)
+    assert "zz_slow of zz-sleeper 1.0 is still being imported" in caplog.text
 
 
 def test_what_a_plugin_prints_does_not_reach_standard_output(install, capsys):

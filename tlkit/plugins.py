@@ -11,9 +11,9 @@ commas; set but empty, no plugin at all.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
-import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,11 +23,13 @@ from importlib.metadata import EntryPoint, entry_points
 from tlkit.backbone import Backbone, Family
 from tlkit.errors import PluginError, TlkitError, unknown
 
+log = logging.getLogger("tlkit")
+
 BACKBONES = "tlkit.backbones"
 FAMILIES = "tlkit.families"
 
 LIMIT_S = 30.0
-"""How long importing a plugin may take. It imports no torch, and should take a hundredth of one."""
+"""After which a plugin's import is said to hang; it imports no torch, and takes no hundredth of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ def load(found: Found) -> Backbone | Family | Broken:
     """The plugin's record, or the reason why it has none. Imports the plugin."""
     wanted = Family if found.is_family else Backbone
     try:
-        with printing_aside(), _limited(LIMIT_S):
+        with printing_aside(), _watched(found):
             record = found.entry.load()
     except (Exception, SystemExit) as error:  # a stranger's import may raise anything
         return Broken(found=found, reason=f"{type(error).__name__}: {error}", cause=error)
@@ -148,24 +150,25 @@ def printing_aside() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in the block after so long; where the system has no alarms, never."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield  # no alarm here, or somebody else's
-        return
+def _watched(found: Found) -> Iterator[None]:
+    """Name the plugin if the block does not end. Nothing can safely end an import in this process;
+    vetting.py does it in one of its own.
+    """
 
-    def ring(number: int, frame: object) -> None:
-        raise TimeoutError(f"its import did not end in {seconds:g} s")
+    def tell() -> None:
+        log.warning(
+            "the plugin %s of %s %s is still being imported after %g s: Ctrl-C, and remove it "
+            "(pip uninstall %s) or leave it out (TLKIT_PLUGINS)",
+            found.name, found.distribution, found.version, LIMIT_S, found.distribution,
+        )  # fmt: skip
 
-    before = signal.signal(signal.SIGALRM, ring)
-    # Again every second: the import may catch what is raised in it.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    timer = threading.Timer(LIMIT_S, tell)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        timer.cancel()
 
 
 def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:
