@@ -29,7 +29,7 @@ BACKBONES = "tlkit.backbones"
 FAMILIES = "tlkit.families"
 
 LIMIT_S = 30.0
-"""After which a plugin's import is said to hang; it imports no torch, and takes no hundredth of it."""
+"""After which an import is said to hang. It brings no torch: a hundredth of a second will do."""
 
 
 @dataclass(frozen=True, kw_only=True)
