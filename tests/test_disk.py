@@ -1,10 +1,10 @@
 """A disk that is full, or refuses: one error, and what was there before stays."""
 
 import os
-import subprocess
 import sys
 
 import pytest
+from processes import run_python
 
 import tlkit
 from tlkit.testing import make_folder
@@ -20,13 +20,7 @@ run()
 
 
 def limited(size, *words, where):
-    return subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size), *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=where,
-        check=False,
-    )
+    return run_python(LIMITED, size, *words, where=where)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Offline: with weights on the disk, no command opens a socket to anywhere."""
 
-import subprocess
-import sys
-
 import pytest
+from processes import run_python
 
 from tlkit.testing import make_folder
 
@@ -23,13 +21,7 @@ run()
 
 
 def guarded(*words, where):
-    return subprocess.run(
-        [sys.executable, "-c", GUARD, *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=where,
-        check=False,
-    )
+    return run_python(GUARD, *words, where=where)
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from tlkit.errors import OptionError, pick
-from tlkit.files import disk_errors, write_text
+from tlkit.files import disk_errors, is_locked, write_text
 
 ABOUT = "about.json"
 LOCK = ".lock"
@@ -86,9 +86,10 @@ def is_held(path: Path) -> bool:
     """Whether a process uses the entry; locks of those that were killed are removed."""
     for one in path.glob(f"*{LOCK}"):
         try:
-            with FileLock(one).acquire(timeout=0):
-                one.unlink(missing_ok=True)
-        except (Timeout, OSError):
+            if is_locked(one):
+                return True
+            one.unlink(missing_ok=True)
+        except OSError:  # another user's
             return True
     return False
 

@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from tlkit.errors import DiskError, RunFolderError
 
 LONGEST = 50
@@ -151,6 +153,15 @@ def disk_errors(path: Path) -> Iterator[None]:
             expected="a disk with room, and the permission to write",
             do="free some space or choose another place",
         ) from error
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock in this file, this process included. Raises `OSError`."""
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def digest_of(path: Path) -> bytes:

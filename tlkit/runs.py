@@ -30,7 +30,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tlkit.errors import RunFolderError
-from tlkit.files import disk_errors, remove_staged
+from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD = "head.safetensors"
 FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
@@ -94,14 +94,8 @@ def held(run: Path) -> Iterator[None]:
 
 def _is_held(run: Path) -> bool:
     """Whether a process is making it."""
-    lock = FileLock(checkpoint_of(run) / LOCK)
-    if not Path(lock.lock_file).exists():
-        return False
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+    lock = checkpoint_of(run) / LOCK
+    return lock.exists() and is_locked(lock)
 
 
 def refuse_among_photos(run: Path, folder: Path) -> None:

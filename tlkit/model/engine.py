@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit import cache
+from tlkit.backbone import InputSpec
 from tlkit.errors import OptionError, pick
 from tlkit.model.device import Compute
 from tlkit.weights import digest
@@ -138,6 +139,13 @@ WORTH_FOLDING = 5e9
 
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 """Largest difference from eager, as a share of the largest output, by precision."""
+
+
+def example_for(spec: InputSpec) -> Tensor:
+    """Two images of noise, always the same: that padding is right cannot be seen on one colour."""
+    noise = torch.Generator().manual_seed(0)
+    shape = (2, spec.channels, spec.crop_px, spec.crop_px)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
 
 
 def work_of(

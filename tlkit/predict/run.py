@@ -24,7 +24,7 @@ from tlkit.backbone import InputSpec
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.images import BadImage
 from tlkit.model.device import Compute, compute_on
-from tlkit.model.engine import Runner, Work, choose, one_ahead, start, work_of
+from tlkit.model.engine import Runner, Work, choose, example_for, one_ahead, start, work_of
 from tlkit.options import PredictOptions
 from tlkit.predict.dense import Window, window_of
 from tlkit.predict.shared import Stack, stacked
@@ -175,10 +175,7 @@ class Ready:
         if not crops:
             return None
         module = nn.Sequential(*self.stack.parts[0][:parts])
-        shape = (2, self.spec.channels, self.spec.crop_px, self.spec.crop_px)
-        # Noise: that padding is right cannot be seen on one colour.
-        noise = torch.Generator().manual_seed(0)
-        example = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
+        example = example_for(self.spec)
         work = Work(images=crops, multiply_adds=0, any_size=any_size)
         if crops > NEVER_WORTH_COMPILING:
             counted, _ = work_of(module, self.compute, example[:1], crops)

@@ -40,7 +40,7 @@ from tlkit.errors import FolderError, listing
 from tlkit.files import digest_of, disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
-from tlkit.model.engine import Choice, Runner, Work, choose, off_by, start, work_of
+from tlkit.model.engine import Choice, Runner, Work, choose, example_for, off_by, start, work_of
 from tlkit.train.events import Note, Tick
 from tlkit.train.store import KEY_BYTES, Store
 from tlkit.weights import digest
@@ -220,10 +220,10 @@ class Extractor:
     def _start(self) -> Generator[Note, None, Runner]:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
+        example = example_for(self.cut.model.spec)
         self.started = start(
-            self.choice, self.cut.frozen, self._compute, _example(self.cut), self._work,
-            keep=self._keep,
-        )  # fmt: skip
+            self.choice, self.cut.frozen, self._compute, example, self._work, keep=self._keep
+        )
         if self.started.fallback:
             yield Note(text=self.started.fallback)
         return self.started
@@ -245,7 +245,7 @@ def extractor(
     Raises `DiskError`, and what `engine.choose` raises.
     """
     keep = keep and cache.limit() > 0
-    work, answer = work_of(cut.frozen, compute, _example(cut)[:1], images)
+    work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], images)
     choice = choose(engine, compute, work)
     held = _entry(_about(cut, compute, choice, backbone), answer) if keep else None
     if held is not None:
@@ -269,14 +269,6 @@ def _stretches(count: int, size: int) -> list[int]:
 def _temporary() -> Path:
     with disk_errors(Path(tempfile.gettempdir())):
         return Path(tempfile.mkdtemp(prefix="tlkit-"))
-
-
-def _example(cut: Cut) -> Tensor:
-    """Two images of noise, always the same."""
-    spec = cut.model.spec
-    random = torch.Generator().manual_seed(0)
-    shape = (2, spec.channels, spec.crop_px, spec.crop_px)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
 
 
 def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ Next door: loop.py, which takes steps on them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +79,7 @@ class BankFeed:
             yield self.bank.at(part, view), self.bank.labels[torch.from_numpy(part)]
 
     def paths(self, number: int, batches: range) -> list[Path]:
-        split = _split(self.images, self.batch, self.seed, number)
-        return [self.bank.paths[i] for batch in batches for i in split[batch]]
+        return _within(self, self.bank.paths, number, batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +126,7 @@ class ImageFeed:
             yield part.images[:, 0], labels
 
     def paths(self, number: int, batches: range) -> list[Path]:
-        split, paths = _split(self.images, self.batch, self.seed, number), self.catalog.paths
-        return [paths[i] for batch in batches for i in split[batch]]
+        return _within(self, self.catalog.paths, number, batches)
 
 
 class Ahead:
@@ -173,6 +171,14 @@ def shuffled(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def _split(count: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """The batches of an epoch, as numbers of images."""
     return np.split(shuffled(count, seed, epoch), np.cumsum(even_parts(count, batch))[:-1])
+
+
+def _within(
+    feed: BankFeed | ImageFeed, paths: Sequence[Path], number: int, batches: range
+) -> list[Path]:
+    """The images of these batches of an epoch, of the feed's."""
+    split = _split(feed.images, feed.batch, feed.seed, number)
+    return [paths[i] for batch in batches for i in split[batch]]
 
 
 def readable(
