@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tlkit.backbone import Backbone, WeightFile, Weights
 from tlkit.card import Card, parsed, refused, sha256_of
-from tlkit.errors import HeadFileError, OptionError, UnknownName, listing
+from tlkit.errors import HeadFileError, OptionError, UnknownName, briefly, listing
 from tlkit.files import write_bytes
 from tlkit.options import FitOptions
 from tlkit.plugins import choose, find
@@ -234,9 +234,8 @@ def _whole(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        first = (str(error).splitlines() or [""])[0]
         raise refused(
-            path, f"{type(error).__name__}: {first[:200]}", "a whole safetensors file",
+            path, briefly(error), "a whole safetensors file",
             "copy it again from where it was whole: it is cut off, altered, or no head file",
         ) from error  # fmt: skip
 

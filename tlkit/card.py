@@ -18,7 +18,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from tlkit.backbone import InputSpec
-from tlkit.errors import HeadFileError, TlkitError
+from tlkit.errors import HeadFileError, TlkitError, briefly
 
 FORMAT = 1
 LARGEST = 16 << 20
@@ -118,7 +118,7 @@ def parsed(path: Path, text: str, stated: str) -> Card:
             )  # fmt: skip
         card: Card = _as(Card, raw, "card", DEEPEST)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _nonsense(path, f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise _nonsense(path, briefly(error)) from error
     except HeadFileError:
         raise
     except TlkitError as error:  # an input specification that does not hold together

@@ -144,6 +144,13 @@ def printable(text: str) -> str:
     )
 
 
+def briefly(error: BaseException, most: int = 200) -> str:
+    """What was raised, in one line: its type and the first line of what it says."""
+    first = (str(error).strip().splitlines() or [""])[0][:most]
+    name = type(error).__name__
+    return f"{name}: {first}" if first else name
+
+
 def listing(lines: Sequence[str], most: int = 20) -> str:
     """At most `most` of `lines`, and how many were left out: for errors that gather many faults."""
     shown = list(lines[:most])

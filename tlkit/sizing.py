@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tlkit.backbone import Backbone, Weights
-from tlkit.errors import OptionError, TlkitError
+from tlkit.errors import OptionError, TlkitError, briefly
 from tlkit.model.build import build, plugin_failed, weight_sets
 from tlkit.model.summary import Summary, summarise
 from tlkit.options import (
@@ -95,10 +95,9 @@ def _as_published(backbone: Backbone, weights: Weights) -> Mapping[str, nn.Modul
 
 
 def _too(px: int, own_px: int, error: BaseException) -> OptionError:
-    lines = str(error).splitlines() or [""]
     return OptionError(
         "the network does not take images of that size",
-        found=f"--px {px}: {lines[0] or type(error).__name__}",
+        found=f"--px {px}: {briefly(error)}",
         expected=f"a size that it can be run on; {own_px} is its own",
         do="leave --px out, or choose another size",
     )

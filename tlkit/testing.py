@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.backbone import Backbone, InputSpec, Network, StateDict, Weights, WeightSet
-from tlkit.errors import PluginError, WeightsError, listing
+from tlkit.errors import PluginError, WeightsError, briefly, listing
 from tlkit.weights import obtain
 
 if TYPE_CHECKING:
@@ -509,7 +509,7 @@ def _apply(backbone: Backbone, name: str, part: nn.Module, given: Any) -> Any:
         raise _broken(
             backbone,
             f"`{name}` fails",
-            found=f"{type(error).__name__}: {str(error)[:300]}, given {_shape(given) or given}",
+            found=f"{briefly(error)}, given {_shape(given) or given}",
             expected="an answer to what the parts before it give",
             do="try features, neck and classifier one after the other",
         ) from error

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tlkit.errors import WeightsError, listing, pick
+from tlkit.errors import WeightsError, briefly, listing, pick
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -250,11 +250,9 @@ def _refuse_packed(path: Path) -> None:
 
 def not_here(address: str, place: str, error: Exception) -> WeightsError:
     """The one error for weights that are neither on the disk nor reachable."""
-    reason = str(error).strip().splitlines() or [""]
     return WeightsError(
         "the weights are not on this machine, and could not be downloaded",
-        found=f"nothing at {place}\nand {address} did not answer: "
-        f"{type(error).__name__}: {reason[0][:200]}",
+        found=f"nothing at {place}\nand {address} did not answer: {briefly(error)}",
         expected="the file on the disk, or a network",
         do=f"1. connect to the network and run the command again, or\n"
         f"2. fetch {address} elsewhere and put it at {place}, or\n"
@@ -296,7 +294,7 @@ def read_state(path: Path) -> StateDict:
     except Exception as error:  # readers raise whatever the broken bytes lead them to
         raise WeightsError(
             f"the weight file {path} cannot be read",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            found=briefly(error),
             expected="a whole .safetensors file, or a whole state dict",
             do="download or save it again",
         ) from error

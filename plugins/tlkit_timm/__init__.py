@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.backbone import Backbone, Family, InputSpec, Network, StateDict, Weights, WeightSet
-from tlkit.errors import WeightsError, unknown
+from tlkit.errors import WeightsError, briefly, unknown
 from tlkit.weights import not_here
 
 # How long the hub may take to answer at all. Its own client tries six times, for 23 s a file.
@@ -50,7 +50,7 @@ class TimmWeights:
             except Exception as error:  # safetensors, pickle, zip and torch each raise their own
                 raise WeightsError(
                     f"the weight file {cached} cannot be read",
-                    found=f"{type(error).__name__}: {str(error)[:200]}",
+                    found=briefly(error),
                     expected=f"the weights of {self.name}",
                     do="delete it, and run the command again to download it anew",
                 ) from error

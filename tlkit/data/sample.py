@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tlkit.errors import FolderError, pick
+from tlkit.errors import FolderError, briefly, pick
 from tlkit.files import new_folder
 from tlkit.weights import Offline, offline
 
@@ -136,7 +136,7 @@ def _fetch(kind: str, root: str, which: Mapping[str, object]) -> Any:
             raise
         raise FolderError(
             f"the data set {kind} could not be downloaded",
-            found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            found=briefly(error),
             expected="an answer from its authors' server, and files of the known digest",
             do="try again later, or write the one that works offline: tlkit sample digits DIR",
         ) from error

@@ -26,7 +26,7 @@ import numpy as np
 
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, centre, in_channels, resize
-from tlkit.errors import OptionError, pick
+from tlkit.errors import OptionError, briefly, pick
 
 Look = Callable[[Pixels, int, int], Pixels]
 """(image, image's number, view's number) -> (px, px, channels)."""
@@ -232,7 +232,7 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
     except Exception as error:  # a user's file: parsers and constructors raise anything
         raise OptionError(
             f"the augmentation file {path} cannot be used",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            found=briefly(error),
             expected="a pipeline written by albumentations.save(pipeline, path, data_format="
             f"'{kind}')",
             do="write it again, or use a preset: " + ", ".join(PRESETS),
@@ -246,7 +246,7 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
             height, width = image.shape[:2]
             raise OptionError(
                 f"the augmentation file {path} fails on an image",
-                found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                found=briefly(error),
                 expected=f"a pipeline for any size; this image was read as {width} x {height}"
                 " (a large JPEG is read at a half, a quarter or an eighth of its size)",
                 do="let the pipeline resize before it crops, or use a preset",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tlkit.backbone import Backbone, WeightSet
-from tlkit.errors import PluginError, TlkitError, pick
+from tlkit.errors import PluginError, TlkitError, briefly, pick
 from tlkit.model.assemble import Cut, assemble, cut
 from tlkit.model.device import drawn
 from tlkit.model.heads import HEADS, HeadKind, make_head
@@ -106,10 +106,9 @@ def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
 
 def plugin_failed(backbone: Backbone, error: Exception) -> PluginError:
     """The error for a plugin whose code raised."""
-    lines = str(error).splitlines() or [""]
     return PluginError(
         f"the plugin of the backbone '{backbone.name}' failed",
-        found=f"{type(error).__name__}: {lines[0]}",
+        found=briefly(error),
         expected="a network",
         do="tell the plugin's author; `tlkit.testing.check_backbone` finds the cause",
     )

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from tlkit import cache
 from tlkit.backbone import InputSpec
-from tlkit.errors import OptionError, pick
+from tlkit.errors import OptionError, briefly, pick
 from tlkit.model.device import Compute
 from tlkit.weights import digest
 
@@ -244,8 +244,7 @@ def start(
             if work.any_size and not fault:
                 fault = _fault(submit, module, compute, _larger(example))
         except Exception as error:  # compilers raise whatever a stranger's network leads them to
-            first = (str(error).splitlines() or [""])[0]
-            fault = f"{type(error).__name__}: {first[:200]}"
+            fault = briefly(error)
         if not fault:
             return Runner(name=choice.name, submit=submit)
     if choice.asked:
