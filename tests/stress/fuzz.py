@@ -264,10 +264,15 @@ def work(kind: str, site: Path, pipe: Connection) -> None:
 
 
 def peak_gb() -> float:
-    """The most memory this process has held; getrusage would count that of the one it came from."""
+    """The most memory that this process has held, without the libraries that it maps.
+
+    Not getrusage's: that counts the process it came from. And of a library, which torch's import
+    maps half a gigabyte of, as many pages are present as the disk's cache pleases.
+    """
     status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1e6
+    lines = dict(line.split(":", 1) for line in status.splitlines())
+    held, mapped = (int(lines[name].split()[0]) for name in ("VmHWM", "RssFile"))
+    return (held - mapped) / 1e6
 
 
 def watched(
