@@ -151,6 +151,12 @@ def briefly(error: BaseException, most: int = 200) -> str:
     return f"{name}: {first}" if first else name
 
 
+def few(names: Sequence[str], most: int = 8) -> str:
+    """At most `most` of `names` in one line, and how many were left out."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
 def listing(lines: Sequence[str], most: int = 20) -> str:
     """At most `most` of `lines`, and how many were left out: for errors that gather many faults."""
     shown = list(lines[:most])

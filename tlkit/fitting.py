@@ -24,7 +24,7 @@ from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import folds, split
-from tlkit.errors import OptionError
+from tlkit.errors import OptionError, few
 from tlkit.files import (
     new_folder,
     refuse_occupied,
@@ -273,11 +273,11 @@ def _run_folder(
 
 def _about(parts: Parts) -> Iterator[Note]:
     for name, part in parts.named.items():
-        counts = ", ".join(
-            f"{count} {one}" for one, count in list(zip(part.classes, part.counts, strict=True))[:8]
-        )
-        more = f", and {len(part.classes) - 8} more classes" if len(part.classes) > 8 else ""
-        yield Note(text=f"{name}: {len(part)} images ({counts}{more})")
+        counted = list(zip(part.classes, part.counts, strict=True))
+        counts = few([f"{count} {one}" for one, count in counted])
+        yield Note(text=f"{name}: {len(part)} images ({counts})")
+        if absent := [one for one, count in counted if not count]:
+            yield Note(text=f"{name}: no image is of {few(absent)}: its scores say nothing of it")
         if part.left_out:
             first, count = part.left_out[0], len(part.left_out)
             yield Note(text=f"{name}: {count} entries are not used; the first: {first}")

@@ -48,6 +48,11 @@ class Evaluation:
     unreadable: tuple[str, ...] = ()
     """Images that took no part, each with its reason."""
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that no image is of: the scores say nothing of them."""
+        return tuple(one.name for one in self.classes if not one.images)
+
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
         return {

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,6 +225,26 @@ def test_several_heads_predict_what_python_predicts(run, colours, fitted, anothe
     given = [json.loads(line)["top"][0]["probability"] for line in result.stdout.splitlines()]
     wanted = load([fitted, another]).predict(colours, combine="logits", head_weights="1,0.5")
     assert given == pytest.approx([one.top(1)[0][1] for one in wanted])
+
+
+def test_classes_that_no_image_is_of_are_named_and_have_no_scores(run, colours, fitted, tmp_path):
+    for part, names in {"train": ["blue", "green", "red"], "val": ["red"], "test": ["red"]}.items():
+        for name in ["blue", "green", "red"]:
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+        for name in names:
+            for one in sorted((colours / name).iterdir())[:6]:
+                shutil.copy(one, tmp_path / "photos" / part / name / f"{part}-{one.name}")
+    result = run("fit", tmp_path / "photos", "--backbone", "tiny", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    for part in ("val", "test"):
+        assert f"{part}: no image is of blue, green: its scores say nothing of it" in result.output
+
+    result = run("evaluate", tmp_path / "photos" / "test", "--head", fitted)
+    assert result.exit_code == 0, result.output
+    assert "no image is of blue, green: the scores say nothing of it" in result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["blue", "0", "0.000", "-", "-"] in rows
+    assert ["red", "6", "1.000", "1.000", "1.000"] in rows
 
 
 def test_evaluate_shows_each_head_all_together_and_the_policy_once(

@@ -52,6 +52,7 @@ def command(
     from tlkit import runs
     from tlkit.cli import show
     from tlkit.data.folder import scan_for_judging
+    from tlkit.errors import few
     from tlkit.files import refuse_unwritable, write_text
 
     if json_out is not None:
@@ -70,14 +71,16 @@ def command(
                 one.name,
                 str(one.images),
                 f"{one.precision:.3f}",
-                f"{one.recall:.3f}",
-                f"{one.f1:.3f}",
+                f"{one.recall:.3f}" if one.images else "-",
+                f"{one.f1:.3f}" if one.images else "-",
             ]
             for one in last.classes
         ],
         right=range(1, 5),
     )
     _confusions(last)
+    if last.absent:
+        click.echo(f"no image is of {few(last.absent)}: the scores say nothing of it", err=True)
     if json_out is not None:
         plain = {name: {**one.scores.plain(), **one.cost} for name, one in columns.items()}
         write_text(Path(json_out), runs.as_json(plain))
