@@ -14,6 +14,7 @@ nothing else in the package prints or exits.
     ├── HeadFileError        a head file that is cut off, altered, too new or does not fit
     ├── TrainingError        a training that cannot go on: its loss is no number, or no memory
     ├── RunFolderError       a run folder that exists already, or cannot be written
+    │   └── FitEnded         the fit to go on with has ended: its run folder is there and whole
     └── DiskError            the disk is full or not writable
 
 Here stands only what every room may use: this module imports nothing of tlkit.
@@ -93,6 +94,10 @@ class TrainingError(TlkitError):
 
 class RunFolderError(TlkitError):
     """A run folder that exists already, or none where one is needed."""
+
+
+class FitEnded(RunFolderError):
+    """The fit that was to go on has ended: its run folder is there and whole."""
 
 
 class DiskError(TlkitError):

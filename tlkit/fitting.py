@@ -11,15 +11,17 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
+import itertools
+import json
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 from tlkit import artifact, runs
-from tlkit.card import FORMAT, Card, WeightsCard, now, versions
+from tlkit.card import FORMAT, Card, WeightsCard, now, sha256_of, versions
 from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
@@ -96,7 +98,8 @@ def fit_events(
     _refuse_early(options)
     run = _run_folder(folder, options, out, overwrite=overwrite)
     replace = runs.FILES if overwrite else ()
-    refuse_occupied(run, replace=replace)
+    if not resume:
+        refuse_occupied(run, replace=replace)
     runs.refuse_among_photos(run, folder)
     chosen = choose(options.backbone)
     _import_ahead("scipy.optimize", "matplotlib.figure")
@@ -106,11 +109,15 @@ def fit_events(
     yield from _about(parts)
     for doubt in brief(parts):
         yield Note(text=f"{doubt}: tlkit check {folder} lists them")
+    fit = _identity(options, parts)
+    if resume:
+        if not overwrite:
+            _refuse_ended(run if out is not None else None, folder, options, _told(fit))
+        refuse_occupied(run, replace=replace)
     refuse_unwritable(run)
     with runs.held(run):
-        place = _Place(run, replace, Checkpoints(
-            runs.checkpoint_of(run), _identity(options, parts), resume=resume
-        ))  # fmt: skip
+        checkpoints = Checkpoints(runs.checkpoint_of(run), fit, resume=resume)
+        place = _Place(run, replace, checkpoints, _told(fit))
         if not resume and place.checkpoints.there:
             yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
             place.checkpoints.clear_files()
@@ -130,6 +137,8 @@ class _Place:
     replace: Collection[str]
     """Names of files that may be replaced there."""
     checkpoints: Checkpoints
+    fit: str
+    """Tells this fit from any other."""
 
 
 def _identity(options: FitOptions, parts: Parts) -> dict[str, Any]:
@@ -148,6 +157,20 @@ def _identity(options: FitOptions, parts: Parts) -> dict[str, Any]:
         "images": images.hexdigest(),
         **{f"version of {name}": one for name, one in versions().items()},
     }
+
+
+def _told(fit: Mapping[str, Any]) -> str:
+    """An identity in a few letters."""
+    return sha256_of(json.dumps(fit, sort_keys=True))
+
+
+def _refuse_ended(run: Path | None, folder: Path, options: FitOptions, fit: str) -> None:
+    """Raise `FitEnded` where the fit has left its run folder; with None in any with a number."""
+    if run is not None:
+        runs.refuse_ended(run, fit)
+        return
+    for one in itertools.takewhile(Path.exists, runs.numbered(folder, options.backbone)):
+        runs.refuse_ended(one, fit)
 
 
 IDLE = ("workers", "cache", "cache_gb", "bank")
@@ -170,7 +193,8 @@ def _single(
     card = _card(options, chosen, trained, parts, validation)
     with new_folder(place.run, replace=place.replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
-        _write_report(staged, folder, options, trained, card, validation, test)
+        _write_options(staged, folder, options, trained, place.fit)
+        _write_report(staged, trained, card, validation, test)
     return FitResult(
         run=place.run,
         head=place.run / runs.HEAD,
@@ -207,7 +231,7 @@ def _cross(
             validation = measure(trained.val_labels, trained.val_probabilities, classes)
             if not results:
                 card = _card(options, chosen, trained, parts, validation)
-                write_text(staged / "options.json", _options_json(folder, options, trained, card))
+                _write_options(staged, folder, options, trained, place.fit)
             card = fold_card(card, one, validation)
             head = runs.fold_head(staged, one.number)
             head.parent.mkdir()
@@ -321,27 +345,23 @@ def _card(
 
 
 def _write_report(
-    staged: Path,
-    folder: Path,
-    options: FitOptions,
-    trained: Trained,
-    card: Card,
-    validation: Evaluation,
-    test: Evaluation | None,
+    staged: Path, trained: Trained, card: Card, validation: Evaluation, test: Evaluation | None
 ) -> None:
     scores = {"validation": validation.plain(), "test": None if test is None else test.plain()}
     write_text(staged / "history.csv", history_csv(trained.history))
     write_text(staged / "metrics.json", runs.as_json(scores))
-    write_text(staged / "options.json", _options_json(folder, options, trained, card))
     solved = trained.recipe.optimizer == "lbfgs"
     write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
     shown = validation if test is None else test
     write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
 
 
-def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Card) -> str:
-    return runs.as_json(
+def _write_options(
+    staged: Path, folder: Path, options: FitOptions, trained: Trained, fit: str
+) -> None:
+    text = runs.as_json(
         {
+            "fit": fit,
             "folder": str(folder),
             "given": options.changed(),
             "options": dataclasses.asdict(options),
@@ -356,11 +376,12 @@ def _options_json(folder: Path, options: FitOptions, trained: Trained, card: Car
                 "batchnorm": trained.options.batchnorm,
                 "device": str(trained.compute.device),
                 "precision": trained.compute.precision,
-                "weights": card.weights.name,
+                "weights": trained.weights.name,
             },
-            "versions": dict(card.versions),
+            "versions": versions(),
         }
     )
+    write_text(staged / runs.OPTIONS, text)
 
 
 def history_csv(history: Sequence[Epoch]) -> str:

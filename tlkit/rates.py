@@ -84,7 +84,7 @@ def _write(
         ),
     )
     write_text(
-        staged / "options.json",
+        staged / runs.OPTIONS,
         runs.as_json(
             {
                 "folder": str(folder),

@@ -3,7 +3,7 @@
 head.safetensors   the trained tensors and their card (artifact.py)
 history.csv        one row per epoch
 metrics.json       scores on the validation images, and on the test images if there are any
-options.json       every option, what `auto` became, the folder
+options.json       every option, what `auto` became, the folder; which fit it was, for --resume
 curves.png         loss and accuracy
 confusion.png      which class was taken for which
 
@@ -29,13 +29,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tlkit.errors import RunFolderError
+from tlkit.errors import FitEnded, RunFolderError
 from tlkit.files import disk_errors, is_locked, remove_staged
 
-HEAD = "head.safetensors"
+HEAD, OPTIONS = "head.safetensors", "options.json"
 FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
 FILES = frozenset(
-    {HEAD, "history.csv", "metrics.json", "options.json", "curves.png", "confusion.png"}
+    {HEAD, "history.csv", "metrics.json", OPTIONS, "curves.png", "confusion.png"}
     | {f"fold-[0-9]*/{HEAD}", FOLDS, OUT_OF_FOLD}
 )
 """All that a run folder holds: --overwrite replaces a folder with these files and no other."""
@@ -44,17 +44,39 @@ LOCK = "lock"
 
 
 def next_free(folder: Path, backbone: str) -> Path:
-    """runs/FOLDER-BACKBONE, with a number behind it from the second on.
+    """The first of `numbered` that is not there, and that no other process is making."""
+    return next(
+        path for path in numbered(folder, backbone) if not path.exists() and not _is_held(path)
+    )
 
-    One that another process is making is not free.
-    """
+
+def numbered(folder: Path, backbone: str) -> Iterator[Path]:
+    """runs/FOLDER-BACKBONE, with a number behind it from the second on, without an end."""
     base = f"{folder.resolve().name or 'images'}-{backbone}"
     safe = "".join(one if one.isalnum() or one in "-_." else "_" for one in base)[:100].lstrip(".")
     for number in itertools.count(1):
-        path = RUNS / (safe if number == 1 else f"{safe}-{number}")
-        if not path.exists() and not _is_held(path):
-            return path
-    raise RuntimeError("unreachable: the count has no end")
+        yield RUNS / (safe if number == 1 else f"{safe}-{number}")
+
+
+def refuse_ended(run: Path, fit: str) -> None:
+    """Raise `FitEnded` where a run folder is that of this very fit.
+
+    A process can be killed when its run folder is there and nothing of it has been told.
+    """
+    try:
+        ended = json.loads((run / OPTIONS).read_bytes())["fit"] == fit
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if ended:
+        with held(run):
+            # By none but that fit: another one that begins here deletes it first.
+            shutil.rmtree(checkpoint_of(run), ignore_errors=True)
+        raise FitEnded(
+            f"{run} is there: this fit has ended",
+            found="the run folder of the same command, images and versions",
+            expected="a fit that was interrupted",
+            do="use its head; without --resume, and with another --out, it is done once more",
+        )
 
 
 def checkpoint_of(run: Path) -> Path:

@@ -456,6 +456,14 @@ def test_ctrl_c_ends_a_fit_after_its_step_and_resume_goes_on(
     assert int(first) >= 4
 
 
+def test_to_resume_what_has_ended_is_no_failure(run, colours, tmp_path):
+    words = ["fit", colours, "--backbone", "tiny", "--out", tmp_path / "run", "--resume"]
+    assert run(*words).exit_code == 0
+    again = run(*words)
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "this fit has ended" in again.stderr
+
+
 def test_a_second_ctrl_c_is_not_waited_with():
     from tlkit.cli.interrupt import after_this_step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import tlkit.train.checkpoint as module
 from tlkit import runs
-from tlkit.errors import DiskError, RunFolderError
+from tlkit.errors import DiskError, FitEnded, RunFolderError
 from tlkit.fitting import fit_events
 from tlkit.options import FitOptions
 from tlkit.steps import finish
@@ -163,6 +164,39 @@ def test_with_nothing_to_go_on_from_a_fit_begins_and_says_so(colours, tmp_path):
     told = list_of(fit_events(colours, options("a solved head"), out=tmp_path / "r", resume=True))
     assert any("no checkpoint" in one.text for one in told if isinstance(one, Note))
     assert [one.name for one in tmp_path.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize("more", [{}, {"folds": 2}])
+def test_a_fit_that_has_ended_is_not_done_again(colours, tmp_path, monkeypatch, more):
+    given = options("a solved head", **more)
+    monkeypatch.chdir(tmp_path)
+    for out, run in (("named", Path("named")), (None, Path("runs") / f"{colours.name}-tiny")):
+        made = finish(fit_events(colours, given, out=out)).run
+        before = {one: one.read_bytes() for one in made.rglob("*.*") if one.is_file()}
+        # As by a process that was killed when the run folder was there and its checkpoints too.
+        left = Checkpoints(runs.checkpoint_of(run), {}, resume=True)
+        left.write("last", standing(1))
+        with pytest.raises(FitEnded, match=f"{run} is there"):
+            finish(fit_events(colours, given, out=out, resume=True))
+        assert {one: one.read_bytes() for one in before} == before
+        assert [one.name for one in run.parent.iterdir() if one.name.startswith(".")] == []
+
+
+def test_the_run_folder_of_another_fit_is_in_the_way(colours, tmp_path):
+    finish(fit_events(colours, options("a solved head"), out=tmp_path / "run"))
+    for damage in (None, "{", "[]", "{}"):
+        if damage is not None:
+            (tmp_path / "run" / runs.OPTIONS).write_text(damage)
+        with pytest.raises(RunFolderError, match="not empty") as caught:
+            finish(fit_events(
+                colours, options("a solved head", seed=4), out=tmp_path / "run", resume=True
+            ))  # fmt: skip
+        assert not isinstance(caught.value, FitEnded)
+    # --overwrite asks for it to be made once more.
+    again = finish(fit_events(
+        colours, options("a solved head"), out=tmp_path / "run", overwrite=True, resume=True
+    ))  # fmt: skip
+    assert again.validation.images
 
 
 def test_two_fits_do_not_make_one_run_folder(colours, tmp_path, monkeypatch):

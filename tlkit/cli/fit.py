@@ -41,6 +41,7 @@ def command(
     """
     from tlkit.cli import show
     from tlkit.cli.interrupt import after_this_step
+    from tlkit.errors import FitEnded
     from tlkit.fitting import fit_events
     from tlkit.folds import FoldsResult
     from tlkit.steps import Tick, finish
@@ -66,6 +67,10 @@ def command(
         events = fit_events(folder, options, out=out, overwrite=overwrite, resume=resume)
         try:
             result = finish(events, each)
+        except FitEnded as error:
+            # As good as ended now: a command that is given until it succeeds must end some day.
+            click.echo(str(error), err=True)
+            return
         except KeyboardInterrupt:
             click.echo("the same command with --resume goes on from here", err=True)
             raise
