@@ -108,7 +108,7 @@ def fit_events(
         options.refuse(["val_fraction"], "a folder without a val part of its own")
     yield from _about(parts)
     for doubt in brief(parts):
-        yield Note(text=f"{doubt}: tlkit check {folder} lists them")
+        yield Note(text=f"{doubt} (tlkit check {folder} lists them)")
     fit = _identity(options, parts)
     if resume:
         if not overwrite:
@@ -304,7 +304,7 @@ def _about(parts: Parts) -> Iterator[Note]:
             yield Note(text=f"{name}: no image is of {few(absent)}: its scores say nothing of it")
         if part.left_out:
             first, count = part.left_out[0], len(part.left_out)
-            yield Note(text=f"{name}: {count} entries are not used; the first: {first}")
+            yield Note(text=f"{name}: entries that are not used: {count}; the first: {first}")
 
 
 def _card(

@@ -167,9 +167,9 @@ def test_a_brief_look_tells_of_the_same_bytes_alone(folder):
     plant(folder, "train/b/zz.png", picture(4))
     plant(folder, "test/a/zz.png", picture(6))
     assert list(brief(scan_parts(folder))) == [
-        "1 images are in more than one part: the score is of what was learnt by heart",
-        "1 images are in more than one class",
-        "1 images are there more than once",
+        "images in more than one part: 1; the score is of what was learnt by heart",
+        "images in more than one class: 1",
+        "images that are there more than once: 1",
     ]
 
 

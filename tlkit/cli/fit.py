@@ -79,7 +79,7 @@ def command(
     else:
         _one(result, options)
     if result.bad:
-        click.echo(f"{len(result.bad)} images could not be read", err=True)
+        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
         sys.exit(1)
 
 

@@ -55,7 +55,7 @@ def command(folder: str, out: str | None, sweep: SweepOptions, options: FitOptio
     _suggestions(result)
     click.echo(f"losses and picture: {show.one_line(str(place))}")
     if result.bad:
-        click.echo(f"{len(result.bad)} images could not be read", err=True)
+        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
         sys.exit(1)
 
 

@@ -136,11 +136,11 @@ def brief(parts: Parts) -> Iterator[str]:
     leaks = sum(len({part for part, _ in one}) > 1 for one in groups)
     conflicts = sum(len({label for _, label in one}) > 1 for one in groups)
     if leaks:
-        yield f"{leaks} images are in more than one part: the score is of what was learnt by heart"
+        yield f"images in more than one part: {leaks}; the score is of what was learnt by heart"
     if conflicts:
-        yield f"{conflicts} images are in more than one class"
+        yield f"images in more than one class: {conflicts}"
     if others := sum(len(set(one)) == 1 for one in groups):
-        yield f"{others} images are there more than once"
+        yield f"images that are there more than once: {others}"
 
 
 @dataclass(frozen=True, kw_only=True)
