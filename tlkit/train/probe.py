@@ -35,8 +35,8 @@ STRONGEST, WEAKEST = 10.0, 1e-4
 ONE_THREAD_PRODUCTS = 4_000_000
 """Multiplications in one evaluation of the loss below which one thread is the fastest."""
 
-MOST_IN_MEMORY = 1 << 26
-"""Numbers of inputs that are kept in memory between passes: 256 MiB."""
+MOST_IN_MEMORY = 1 << 25
+"""Numbers of inputs that are kept in memory between passes: 128 MiB."""
 
 MOST_IN_SPAN = 512
 """Rows up to which the basis of their span costs less than it saves."""
@@ -154,7 +154,7 @@ def _span(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> _Span:
 
     if numbers > MOST_IN_MEMORY:
         return _Span(blocks=blocks, numbers=numbers, basis=None)
-    inputs = torch.cat(list(blocks()))
+    inputs = _gathered(blocks(), sum(bank.places.size for bank in banks))
     count, width = inputs.shape
     if count > MOST_IN_SPAN or count > width // 2 or not bool(inputs.isfinite().all()):
         return _Span(blocks=lambda: iter([inputs]), numbers=numbers, basis=None)
@@ -162,6 +162,19 @@ def _span(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> _Span:
         basis, corner = torch.linalg.qr(inputs.T.double().cpu())
         few = corner.T.contiguous()
     return _Span(blocks=lambda: iter([few]), numbers=few.numel(), basis=basis)
+
+
+def _gathered(blocks: Iterator[Tensor], count: int) -> Tensor:
+    """Blocks (n, D) of `count` rows in all as one, which are never there twice."""
+    block = next(blocks)
+    inputs = block.new_empty(count, block.shape[1])
+    done = 0
+    while True:
+        inputs[done : done + len(block)] = block
+        done += len(block)
+        if done == count:
+            return inputs
+        block = next(blocks)
 
 
 def _minimise(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> float:

@@ -12,6 +12,7 @@ Next door: bank.py, which knows what the rows are; tlkit/cache.py, where the fol
 
 from __future__ import annotations
 
+import mmap
 import os
 import secrets
 import time
@@ -30,6 +31,9 @@ KEY_BYTES = 16
 SAFE_EVERY_S = 2.0
 """What at most is computed again after a crash."""
 
+PRESENT = 64 << 20
+"""Bytes of rows that are read before their pages are let go of."""
+
 
 class Store:
     """The rows of one folder, all of one shape."""
@@ -39,6 +43,8 @@ class Store:
         self.shape = tuple(shape)
         self._kind = np.dtype([("largest", "<f4"), ("shares", "<f2", self.shape)])
         self._segments: list[NDArray[np.void]] = []
+        self._maps: list[mmap.mmap] = []
+        self._seen = 0
         self._starts: list[int] = []
         self._places: dict[bytes, int] = {}
         self._writing: _Segment | None = None
@@ -54,15 +60,36 @@ class Store:
 
     def rows(self, places: NDArray[np.int64]) -> Tensor:
         """(n,) -> (n, ...) fp32."""
-        found = np.empty((len(places), *self.shape), np.float32)
         starts = np.array([*self._starts, np.iinfo(np.int64).max])
         owner = np.searchsorted(starts, places, side="right") - 1
-        for number in np.unique(owner):
-            mine = owner == number
-            part = self._segments[number][places[mine] - starts[number]]
-            largest = part["largest"].reshape(-1, *[1] * len(self.shape))
-            found[mine] = part["shares"].astype(np.float32) * largest
-        return torch.from_numpy(found)
+        owners = np.unique(owner)
+        if len(owners) == 1:
+            found = self._read(owners[0], places)
+        else:
+            found = torch.empty(len(places), *self.shape)
+            for number in owners:
+                mine = np.flatnonzero(owner == number)
+                found[torch.from_numpy(mine)] = self._read(number, places[mine])
+        self._seen += len(places) * self._kind.itemsize
+        if self._seen > PRESENT:
+            self._forget()
+        return found
+
+    def _read(self, number: int, places: NDArray[np.int64]) -> Tensor:
+        """(n,) places in one segment -> (n, ...) fp32."""
+        at = places - self._starts[number]
+        behind = bool((np.diff(at) == 1).all())  # mostly, and then nothing is gathered first
+        part = self._segments[number][at[0] : at[-1] + 1] if behind else self._segments[number][at]
+        # torch makes floats of halves several times as fast as NumPy does.
+        largest = torch.from_numpy(part["largest"].copy()).view(-1, *[1] * len(self.shape))
+        return torch.from_numpy(part["shares"]).float().mul_(largest)
+
+    def _forget(self) -> None:
+        """Let go of the pages that were read: they stay in the disk's cache, and are not ours."""
+        self._seen = 0
+        if hasattr(mmap, "MADV_DONTNEED"):  # Windows does it by itself
+            for one in self._maps:
+                one.madvise(mmap.MADV_DONTNEED)
 
     def append(self, keys: Sequence[bytes], rows: Tensor) -> None:
         """Write (n, ...) rows; they can be read after `settle`. Raises `DiskError`."""
@@ -94,7 +121,9 @@ class Store:
         if not whole:
             return
         start = self._starts[-1] + len(self._segments[-1]) if self._segments else 0
-        self._segments.append(np.memmap(rows, self._kind, mode="r", shape=(whole,)))
+        with rows.open("rb") as file:
+            self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        self._segments.append(np.frombuffer(self._maps[-1], self._kind, whole))
         self._starts.append(start)
         text = keys.read_bytes()
         for number, at in enumerate(range(0, whole * KEY_BYTES, KEY_BYTES)):
