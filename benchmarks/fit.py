@@ -1,6 +1,6 @@
 """Fit: a head on a frozen network, tlkit and its peers on the same folder, whole processes.
 
-    python benchmarks/fit.py FOLDER [--epochs 10] [--repeat 3] [--only NAME,NAME]
+    python benchmarks/fit.py FOLDER [--epochs 10] [--repeat 3] [--only NAME]...
 
 FOLDER has train and test. The peers train for so many epochs; tlkit solves. The first fit of tlkit
 begins with an empty cache, the second one finds the features of the first and fits another head.
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     parser.add_argument("folder")
     parser.add_argument("--epochs", default="10")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", action="append", help="tlkit and this one, and so on")
     given = parser.parse_args()
     programs = {
         "tlkit": contestant("tlkit_fit", given.folder, "--bank", "none"),
@@ -34,7 +34,7 @@ if __name__ == "__main__":
     if there("transformers"):
         programs["Trainer"] = contestant("trainer", given.folder, given.epochs)
     if given.only:
-        programs = {name: programs[name] for name in ("tlkit", *given.only.split(","))}
+        programs = {name: programs[name] for name in ("tlkit", *given.only)}
     with tempfile.TemporaryDirectory() as place:
         os.environ["TLKIT_CACHE"] = place
         if any("found" in name for name in programs):
