@@ -7,35 +7,37 @@ import sys
 import pytest
 
 from tlkit import cache
-from tlkit.errors import OptionError, UnknownName
+from tlkit.errors import DiskError, OptionError, UnknownName
+
+ID = "-" + 32 * "0"
 
 
 @pytest.fixture
 def three():
     """Entries a, b and c of 1000 bytes and a little, used in that order."""
     for age, name in enumerate("cba"):
-        cache.end(cache.begin(cache.root() / name, {"backbone": name}))
-        (cache.root() / name / "x.rows").write_bytes(bytes(1000))
-        os.utime(cache.root() / name / cache.ABOUT, (1000 - age, 1000 - age))
+        cache.end(cache.begin(cache.root() / (name + ID), {"backbone": name}))
+        (cache.root() / (name + ID) / "x.rows").write_bytes(bytes(1000))
+        os.utime(cache.root() / (name + ID) / cache.ABOUT, (1000 - age, 1000 - age))
 
 
 def names():
-    return [one.name for one in cache.entries()]
+    return [one.name.removesuffix(ID) for one in cache.entries()]
 
 
 def test_entries_are_listed_last_used_first(three):
     assert names() == ["c", "b", "a"]
     assert all(1000 < one.size < 1100 for one in cache.entries())
     assert cache.entries()[0].about == {"backbone": "c"}
-    cache.end(cache.begin(cache.root() / "a", {"backbone": "a"}))
+    cache.end(cache.begin(cache.root() / f"a{ID}", {"backbone": "a"}))
     assert names()[0] == "a"
 
 
 def test_clearing_deletes_what_is_named_or_all(three):
     with pytest.raises(UnknownName):
-        cache.clear(["a", "z"])
+        cache.clear([f"a{ID}", "z"])
     assert len(names()) == 3
-    cache.clear(["a"])
+    cache.clear([f"a{ID}"])
     assert names() == ["c", "b"]
     cache.clear()
     assert names() == []
@@ -49,7 +51,7 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_kept_stays(
     three, monkeypatch, limit, keep, left
 ):
     monkeypatch.setenv("TLKIT_CACHE_GB", limit)
-    cache.prune(keep)
+    cache.prune([one + ID for one in keep])
     assert names() == left
 
 
@@ -61,33 +63,60 @@ def test_a_limit_that_is_none_is_an_error(monkeypatch, text):
 
 
 def test_a_broken_entry_is_not_one(three):
-    (cache.root() / "b" / cache.ABOUT).write_text("{")
+    (cache.root() / f"b{ID}" / cache.ABOUT).write_text("{")
     assert names() == ["c", "a"]
 
 
 def test_what_a_process_uses_is_not_deleted(three, monkeypatch):
-    held = cache.begin(cache.root() / "a", {})
-    again = cache.begin(cache.root() / "a", {})
+    held = cache.begin(cache.root() / f"a{ID}", {})
+    again = cache.begin(cache.root() / f"a{ID}", {})
     gone, used = cache.clear()
-    assert ([one.name for one in gone], [one.name for one in used]) == (["c", "b"], ["a"])
+    assert [one.name for one in gone] == [f"c{ID}", f"b{ID}"]
+    assert [one.name for one in used] == [f"a{ID}"]
     monkeypatch.setenv("TLKIT_CACHE_GB", "0")
     cache.end(held)
     assert cache.prune([]) == []
     cache.end(again)
-    assert [one.name for one in cache.prune([])] == ["a"]
+    assert [one.name for one in cache.prune([])] == [f"a{ID}"]
 
 
 def test_what_a_process_that_was_killed_used_may_go(three):
     code = (
         "import os; from tlkit import cache\n"
-        "held = cache.begin(cache.root() / 'a', {}); print('there', flush=True); input()"
+        f"held = cache.begin(cache.root() / 'a{ID}', {{}}); print('there', flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "there\n"
-        assert cache.clear(["a"])[1]
+        assert cache.clear([f"a{ID}"])[1]
         other.kill()
         other.wait()
-    gone, used = cache.clear(["a"])
+    gone, used = cache.clear([f"a{ID}"])
     assert (len(gone), used) == (1, [])
+
+
+def test_what_is_not_the_caches_is_never_deleted(three, monkeypatch):
+    other = cache.root() / "mysite"
+    other.mkdir()
+    (other / cache.ABOUT).write_text('{"title": "mine"}')
+    (other / "thesis.tex").write_text("words")
+    monkeypatch.setenv("TLKIT_CACHE_GB", "0")
+    assert len(cache.prune([])) == 3
+    cache.clear()
+    assert (other / "thesis.tex").read_text() == "words"
+
+
+def test_a_deletion_that_was_stopped_leaves_nothing_that_looks_whole(three, monkeypatch):
+    def stopped(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tlkit.cache.shutil.rmtree", stopped)
+        with pytest.raises(DiskError):
+            cache.clear([f"a{ID}"])
+    assert names() == ["c", "b"]
+    assert not (cache.root() / f"a{ID}").exists()
+    cache.prune([])
+    assert len(list(cache.root().iterdir())) == 2

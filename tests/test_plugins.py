@@ -294,18 +294,22 @@ def test_each_plugin_is_vetted_in_a_process_of_its_own(install, only):
     bad = tiny + (
         "import os, time\nprint('hello')\n"
         "def crash(weights): os._exit(7)\n"
+        "def leave(weights): raise SystemExit\n"
         "def hang(weights): time.sleep(60)\n"
         "zz_good = replace(TINY, name='zz_good')\n"
         "zz_crash = replace(TINY, name='zz_crash', build=crash)\n"
         "zz_hang = replace(TINY, name='zz_hang', build=hang)\n"
+        "zz_leave = replace(TINY, name='zz_leave', build=leave)\n"
         "zz_none = replace(TINY, name='zz_none', weights=list)\n"
     )
-    install("zz-mixed", bad, ["zz_good", "zz_crash", "zz_hang", "zz_none", "zz_away"])
+    install("zz-mixed", bad, ["zz_good", "zz_crash", "zz_hang", "zz_leave", "zz_none", "zz_away"])
     good = vet("zz_good")
     assert (good.kept, good.fault, good.printed) == (len(CHECKS), "", "hello")
     crash = vet("zz_crash")
     assert crash.law == "build_gives_a_network"
     assert "ended with 7" in crash.fault
+    leave = vet("zz_leave")
+    assert (leave.law, leave.fault) == (crash.law, "its process ended before the law did")
     none = vet("zz_none")
     assert (none.law, none.kept) == ("weight_sets_are_sound", 0)
     assert "no end in" in vet("zz_hang", seconds=10).fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import random
 import socket
@@ -541,6 +542,19 @@ def test_an_archive_that_swells_is_refused_before_it_is_read(tmp_path):
             new.writestr(one.filename, old.read(one))
     assert read_state(plain)["a"].shape == (1000,)
     with pytest.raises(WeightsError, match="packed parts"):
+        read_state(packed)
+    # torch reads it all the same, and zipfile does not.
+    packed.write_bytes(packed.read_bytes() + b"PK\x05\x06")
+    with pytest.raises(WeightsError, match="packs nothing"):
+        read_state(packed)
+    # Many parts in one place.
+    with zipfile.ZipFile(packed, "w") as new:
+        new.writestr("a/data/0", bytes(10_000))
+        for number in range(1, 9):
+            again = copy.copy(new.filelist[0])
+            again.filename = f"a/data/{number}"
+            new.filelist.append(again)
+    with pytest.raises(WeightsError, match="0 packed parts, 90000 bytes"):
         read_state(packed)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +27,9 @@ from tlkit.files import disk_errors, is_locked, write_text
 
 ABOUT = "about.json"
 LOCK = ".lock"
+OWN = re.compile(r"-[0-9a-f]{32}$")
+"""How the names of entries end."""
+AWAY = ".deleted"
 LIMIT_GB = 10.0
 
 
@@ -96,7 +100,8 @@ def is_held(path: Path) -> bool:
 
 def entries() -> list[Entry]:
     """What is there, last used first."""
-    found = [_entry(one.parent) for one in root().glob(f"*/{ABOUT}")]
+    # The folder may be one that holds more than the cache.
+    found = [_entry(one.parent) for one in root().glob(f"*/{ABOUT}") if OWN.search(one.parent.name)]
     return sorted((one for one in found if one is not None), key=lambda one: -one.used)
 
 
@@ -119,6 +124,14 @@ def _entry(path: Path) -> Entry | None:
     return None
 
 
+def delete(path: Path) -> None:
+    """Delete an entry. A process that is stopped meanwhile leaves none that looks whole."""
+    away = path.with_name(f".{path.name}{AWAY}")
+    shutil.rmtree(away, ignore_errors=True)
+    path.rename(away)
+    shutil.rmtree(away)
+
+
 def clear(names: Sequence[str] = ()) -> tuple[list[Entry], list[Entry]]:
     """Delete these entries, or all: what was deleted, and what is being used and was not.
 
@@ -129,7 +142,7 @@ def clear(names: Sequence[str] = ()) -> tuple[list[Entry], list[Entry]]:
     gone = [one for one in chosen if one not in used]
     for one in gone:
         with disk_errors(one.path):
-            shutil.rmtree(one.path)
+            delete(one.path)
     return gone, used
 
 
@@ -138,11 +151,14 @@ def prune(keep: Collection[str]) -> list[Entry]:
     those that are being used.
     """
     there, most = entries(), limit()
+    for left in root().glob(f".*{AWAY}"):  # by a process that was stopped while it deleted
+        shutil.rmtree(left, ignore_errors=True)
     total = sum(one.size for one in there)
     gone = []
     for one in reversed(there):
         if total > most and one.name not in keep and not is_held(one.path):
-            shutil.rmtree(one.path, ignore_errors=True)
-            total -= one.size
-            gone.append(one)
+            with contextlib.suppress(OSError):  # another user's
+                delete(one.path)
+                total -= one.size
+                gone.append(one)
     return gone

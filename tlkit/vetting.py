@@ -68,6 +68,8 @@ def vet(name: str, *, seconds: float = LIMIT_S) -> Vetted:
             how = f"no end in {seconds:g} s"
         lines = [json.loads(one) for one in told.read_text(encoding="utf-8").splitlines()]
     begun = [one["law"] for one in lines if "law" in one]
+    if not how and not any("done" in one or "fault" in one for one in lines):
+        how = "its process ended before the law did"
     faults = [one["fault"] for one in lines if "fault" in one] + [how] * bool(how)
     return Vetted(
         kept=len(CHECKS) if not faults else max(0, len(begun) - 2),
@@ -94,6 +96,7 @@ def report(name: str, told: str) -> None:
             for law, check in CHECKS.items():
                 tell(law=law)
                 check(backbone)
+            tell(done=True)
         except TlkitError as error:
             tell(fault=f"{error.about}: {error.found}")
         except Exception as error:

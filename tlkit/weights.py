@@ -233,19 +233,30 @@ def _hash_in_name(path: Path) -> str | None:
 def _refuse_packed(path: Path) -> None:
     """Raise `WeightsError` for an archive whose parts are larger than they look.
 
-    torch.save packs nothing: what is packed was put together to fill the memory of its reader.
+    torch.save packs nothing: what is packed, or lists a part twice, was put together to fill the
+    memory of its reader. What is an archive is decided as torch does, which reads some that
+    `zipfile` does not.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
-    if packed:
-        raise WeightsError(
-            f"the weight file {path} is refused",
-            found=f"{len(packed)} packed parts, {sum(one.file_size for one in packed)} bytes",
-            expected="an archive as torch.save writes it, which packs nothing",
-            do="save it again with torch.save, or as safetensors",
-        )
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except zipfile.BadZipFile as error:
+        found = briefly(error)
+    else:
+        packed = sum(one.compress_type != zipfile.ZIP_STORED for one in parts)
+        size = sum(one.file_size for one in parts)
+        found = f"{packed} packed parts, {size} bytes in a file of {path.stat().st_size}"
+        if not packed and size <= path.stat().st_size:
+            return
+    raise WeightsError(
+        f"the weight file {path} is refused",
+        found=found,
+        expected="an archive as torch.save writes it, which packs nothing",
+        do="save it again with torch.save, or as safetensors",
+    )
 
 
 def not_here(address: str, place: str, error: Exception) -> WeightsError:

@@ -121,3 +121,39 @@ def test_a_folder_that_cannot_be_written_to_is_one_clear_error(folder, monkeypat
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(DiskError, match="Permission denied"):
         move(folder, {"a/1.jpg": ""})
+
+
+def test_two_files_from_one_place_are_not_put_back_over_each_other(folder):
+    move(folder, {"a/1.jpg": ""})
+    (folder / "a" / "1.jpg").write_text("another")
+    move(folder, {"a/1.jpg": ""})
+    before = contents(folder)
+    with pytest.raises(DiskError, match="two files that were there"):
+        undo(folder)
+    assert contents(folder) == before
+    (folder / NAME / "a" / "2-1.jpg").rename(folder / "elsewhere.jpg")
+    assert len(undo(folder)) == 1
+    assert (folder / "elsewhere.jpg").read_text() == "another"
+
+
+def test_after_a_line_that_was_cut_off_the_next_begins_one_of_its_own(folder):
+    move(folder, {"a/1.jpg": ""})
+    journal = folder / NAME / quarantine.JOURNAL
+    whole = journal.read_bytes()
+    for tail, lines in ((whole[:9], 2), (whole.strip(), 3)):
+        journal.write_bytes(whole + tail)
+        move(folder, {"a/2.jpg": ""})
+        assert len(journal.read_text().splitlines()) == lines
+        assert len(undo(folder)) == 2
+        move(folder, {"a/1.jpg": ""})
+
+
+def test_a_move_that_was_stopped_and_made_later_is_undone_once(folder, monkeypatch):
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
+        with pytest.raises(DiskError):
+            move(folder, {"a/1.jpg": ""})
+    move(folder, {"a/1.jpg": ""})
+    assert len(undo(folder)) == 1
+    assert contents(folder) == before

@@ -38,6 +38,7 @@ def move(folder: Path, why: Mapping[str, str]) -> list[Move]:
     moved: list[Move] = []
     with disk_errors(place):
         place.mkdir(exist_ok=True)
+        _drop_torn(place / JOURNAL)
         with (place / JOURNAL).open("a", encoding="utf-8") as journal:
             for file, reason in why.items():
                 one = Move(file=file, kept_as=_free(place, file), why=reason)
@@ -54,13 +55,24 @@ def move(folder: Path, why: Mapping[str, str]) -> list[Move]:
 def undo(folder: Path) -> list[Move]:
     """Put back all that is in the quarantine, and remove it; what was put back.
 
-    Raises `DiskError` before anything is moved where another file has taken the place of one, and
-    where a line of the journal names a place outside of the folder.
+    Raises `DiskError` before anything is moved where another file has taken the place of one, where
+    two were moved from one place, and where a line of the journal names a place outside of the
+    folder.
     """
     place = folder / NAME
-    there = [one for one in _journal(place) if os.path.lexists(place / one.kept_as)]
+    # A move that was stopped before it was made, and made later, stands there twice.
+    lines = {(one.file, one.kept_as): one for one in _journal(place)}
+    there = [one for one in lines.values() if os.path.lexists(place / one.kept_as)]
+    first: dict[str, Move] = {}
     for one in there:
         _must_be_below(one)
+        if (other := first.setdefault(one.file, one)) is not one:
+            raise DiskError(
+                f"{folder / one.file} cannot be put back",
+                found=f"two files that were there: {place / other.kept_as}\n{place / one.kept_as}",
+                expected="one",
+                do="move one of them elsewhere",
+            )
         if os.path.lexists(folder / one.file):
             raise DiskError(
                 f"{folder / one.file} cannot be put back",
@@ -88,6 +100,19 @@ def _free(place: Path, file: str) -> str:
         number += 1
         path = PurePosixPath(file).with_name(f"{number}-{PurePosixPath(file).name}")
     return path.as_posix()
+
+
+def _drop_torn(journal: Path) -> None:
+    """Cut off a last line that is not whole: its move was not made, and the next begins a line."""
+    lines = journal.read_bytes() if journal.exists() else b""
+    if lines and not lines.endswith(b"\n"):
+        begin = lines.rfind(b"\n") + 1
+        try:
+            json.loads(lines[begin:])
+        except ValueError:
+            os.truncate(journal, begin)
+        else:
+            journal.write_bytes(lines + b"\n")
 
 
 def _journal(place: Path) -> Iterator[Move]:

@@ -117,7 +117,11 @@ class Store:
     def _open(self, keys: Path) -> None:
         """Take in a segment, as far as it is whole."""
         rows = keys.with_suffix(".rows")
-        whole = min(keys.stat().st_size // KEY_BYTES, rows.stat().st_size // self._kind.itemsize)
+        try:
+            sizes = keys.stat().st_size, rows.stat().st_size
+        except FileNotFoundError:  # half deleted, by a process that was stopped
+            return
+        whole = min(sizes[0] // KEY_BYTES, sizes[1] // self._kind.itemsize)
         if not whole:
             return
         start = self._starts[-1] + len(self._segments[-1]) if self._segments else 0
