@@ -15,7 +15,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -26,7 +26,7 @@ from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import folds, split
-from tlkit.errors import OptionError, few
+from tlkit.errors import FitEnded, OptionError, RunFolderError, few
 from tlkit.files import (
     new_folder,
     refuse_occupied,
@@ -109,15 +109,19 @@ def fit_events(
     yield from _about(parts)
     for doubt in brief(parts):
         yield Note(text=f"{doubt} (tlkit check {folder} lists them)")
-    fit = _identity(options, parts)
+    fit = _identity(options, chosen, parts)
     if resume:
         if not overwrite:
-            _refuse_ended(run if out is not None else None, folder, options, _told(fit))
+            numbered = runs.numbered(folder, options.backbone)
+            where = itertools.takewhile(Path.exists, numbered) if out is None else [run]
+            _refuse_ended(where, fit)
         refuse_occupied(run, replace=replace)
     refuse_unwritable(run)
     with runs.held(run):
         checkpoints = Checkpoints(runs.checkpoint_of(run), fit, resume=resume)
         place = _Place(run, replace, checkpoints, _told(fit))
+        if resume:
+            checkpoints.refuse_others()
         if not resume and place.checkpoints.there:
             yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
             place.checkpoints.clear_files()
@@ -141,22 +145,30 @@ class _Place:
     """Tells this fit from any other."""
 
 
-def _identity(options: FitOptions, parts: Parts) -> dict[str, Any]:
+def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, Any]:
     """What two fits have in common that give the same bits, by the names that users know."""
-    images = hashlib.blake2b(digest_size=16)
-    for name, part in parts.named.items():
-        for path in part.paths:
-            with contextlib.suppress(OSError):  # a vanished file is told when it is read
-                status = path.stat()
-                images.update(f"{name} {path} {status.st_size} {status.st_mtime_ns}\n".encode(
-                    "utf-8", "surrogateescape"
-                ))  # fmt: skip
     given = dataclasses.asdict(options)
+    files = [Path(given[name]) for name in FILES if Path(given[name]).is_file()]
     return {
         **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
-        "images": images.hexdigest(),
+        "images": _state_of(
+            (name, path) for name, part in parts.named.items() for path in part.paths
+        ),
+        **{f"file {path}": _state_of([("", path)]) for path in files},
         **{f"version of {name}": one for name, one in versions().items()},
+        f"version of the plugin {chosen.found.distribution}": chosen.found.version,
     }
+
+
+def _state_of(files: Iterable[tuple[str, Path]]) -> str:
+    """Sizes and times of files, and the parts that they stand for, in a few letters."""
+    found = hashlib.blake2b(digest_size=16)
+    for part, path in files:
+        with contextlib.suppress(OSError):  # a vanished file is told when it is read
+            status = path.stat()
+            line = f"{part} {path} {status.st_size} {status.st_mtime_ns}\n"
+            found.update(line.encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
 
 
 def _told(fit: Mapping[str, Any]) -> str:
@@ -164,14 +176,28 @@ def _told(fit: Mapping[str, Any]) -> str:
     return sha256_of(json.dumps(fit, sort_keys=True))
 
 
-def _refuse_ended(run: Path | None, folder: Path, options: FitOptions, fit: str) -> None:
-    """Raise `FitEnded` where the fit has left its run folder; with None in any with a number."""
-    if run is not None:
-        runs.refuse_ended(run, fit)
-        return
-    for one in itertools.takewhile(Path.exists, runs.numbered(folder, options.backbone)):
-        runs.refuse_ended(one, fit)
+def _refuse_ended(where: Iterable[Path], fit: Mapping[str, Any]) -> None:
+    """Raise `FitEnded` where one of these is the run folder of this very fit.
 
+    A process can be killed when its run folder is there and nothing of it has been told.
+    """
+    for run in where:
+        if runs.fit_of(run) != _told(fit):
+            continue
+        with runs.held(run), contextlib.suppress(RunFolderError):
+            left = Checkpoints(runs.checkpoint_of(run), fit, resume=True)
+            left.refuse_others()  # which may be those of a fit that is to replace it
+            left.clear()
+        raise FitEnded(
+            f"{run} is there: this fit has ended",
+            found="the run folder of the same command, images and versions",
+            expected="a fit that was interrupted",
+            do="use its head; without --resume, and with another --out, it is done once more",
+        )
+
+
+FILES = ("augment", "weights")
+"""Options that can name a file."""
 
 IDLE = ("workers", "cache", "cache_gb", "bank")
 """Options that change how long a fit takes and nothing else."""

@@ -29,7 +29,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tlkit.errors import FitEnded, RunFolderError
+from tlkit.errors import RunFolderError
 from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
@@ -58,25 +58,13 @@ def numbered(folder: Path, backbone: str) -> Iterator[Path]:
         yield RUNS / (safe if number == 1 else f"{safe}-{number}")
 
 
-def refuse_ended(run: Path, fit: str) -> None:
-    """Raise `FitEnded` where a run folder is that of this very fit.
-
-    A process can be killed when its run folder is there and nothing of it has been told.
-    """
+def fit_of(run: Path) -> str | None:
+    """Which fit has left a run folder; None where that cannot be told."""
     try:
-        ended = json.loads((run / OPTIONS).read_bytes())["fit"] == fit
+        fit = json.loads((run / OPTIONS).read_bytes())["fit"]
     except (OSError, ValueError, LookupError, TypeError):
-        return
-    if ended:
-        with held(run):
-            # By none but that fit: another one that begins here deletes it first.
-            shutil.rmtree(checkpoint_of(run), ignore_errors=True)
-        raise FitEnded(
-            f"{run} is there: this fit has ended",
-            found="the run folder of the same command, images and versions",
-            expected="a fit that was interrupted",
-            do="use its head; without --resume, and with another --out, it is done once more",
-        )
+        return None
+    return fit if isinstance(fit, str) else None
 
 
 def checkpoint_of(run: Path) -> Path:

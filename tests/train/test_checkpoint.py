@@ -171,11 +171,12 @@ def test_a_fit_that_has_ended_is_not_done_again(colours, tmp_path, monkeypatch, 
     given = options("a solved head", **more)
     monkeypatch.chdir(tmp_path)
     for out, run in (("named", Path("named")), (None, Path("runs") / f"{colours.name}-tiny")):
-        made = finish(fit_events(colours, given, out=out)).run
-        before = {one: one.read_bytes() for one in made.rglob("*.*") if one.is_file()}
         # As by a process that was killed when the run folder was there and its checkpoints too.
-        left = Checkpoints(runs.checkpoint_of(run), {}, resume=True)
-        left.write("last", standing(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "clear", lambda one: one.write("last", standing(1)))
+            made = finish(fit_events(colours, given, out=out)).run
+        before = {one: one.read_bytes() for one in made.rglob("*.*") if one.is_file()}
+        assert runs.checkpoint_of(run).exists()
         with pytest.raises(FitEnded, match=f"{run} is there"):
             finish(fit_events(colours, given, out=out, resume=True))
         assert {one: one.read_bytes() for one in before} == before
@@ -197,6 +198,36 @@ def test_the_run_folder_of_another_fit_is_in_the_way(colours, tmp_path):
         colours, options("a solved head"), out=tmp_path / "run", overwrite=True, resume=True
     ))  # fmt: skip
     assert again.validation.images
+
+
+def test_what_another_fit_has_left_is_not_deleted(colours, tmp_path):
+    run, whole = tmp_path / "run", options("a solved head")
+    finish(fit_events(colours, whole, out=run))
+    other = options("fine-tuning")
+    events = fit_events(colours, other, out=run, overwrite=True)
+    list(islice(events, 9))
+    events.close()
+    left = sorted(runs.checkpoint_of(run).glob("*.safetensors"))
+    assert left
+    with pytest.raises(FitEnded):
+        finish(fit_events(colours, whole, out=run, resume=True))
+    with pytest.raises(RunFolderError, match="is not this one"):
+        finish(fit_events(
+            colours, options("a solved head", folds=2), out=run, overwrite=True, resume=True
+        ))  # fmt: skip
+    assert sorted(runs.checkpoint_of(run).glob("*.safetensors")) == left
+
+
+def test_a_fit_whose_file_of_augmentations_has_changed_is_another(colours, tmp_path):
+    import albumentations
+
+    file = tmp_path / "looks.yaml"
+    albumentations.save(albumentations.HorizontalFlip(p=0.5), file, data_format="yaml")
+    given = options("fine-tuning", augment=str(file))
+    assert steps_in(interrupted(colours, tmp_path / "run", given, after=8))
+    albumentations.save(albumentations.HorizontalFlip(p=0.25), file, data_format="yaml")
+    with pytest.raises(RunFolderError, match="another file"):
+        finish(fit_events(colours, given, out=tmp_path / "run", resume=True))
 
 
 def test_two_fits_do_not_make_one_run_folder(colours, tmp_path, monkeypatch):

@@ -64,6 +64,12 @@ class Checkpoints:
         """Whether there is any, of whatever fit."""
         return any(self.folder.glob("*.safetensors"))
 
+    def refuse_others(self) -> None:
+        """Raise `RunFolderError` where there is any of another fit: it would be lost."""
+        for path in self.folder.glob("*.safetensors"):
+            if (told := _told(path)) is not None:
+                self._must_be_this(told["fit"])
+
     def clear(self) -> None:
         """Delete the folder: the fit is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -155,10 +161,9 @@ class Keeper:
         self._next = time.monotonic() + max(EVERY_S, took / SHARE)
 
 
-def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
-    """What was written, and of which fit; None for a file that is not whole, or has gone."""
+def _told(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint says of itself; None for a file that is not whole, or has gone."""
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load
 
     try:
         with safe_open(path, framework="numpy") as file:
@@ -166,7 +171,22 @@ def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
         text = metadata.get(KEY, "")
         if sha256_of(text) != metadata.get(DIGEST):
             return None
-        tensors, stated = load(path.read_bytes()), json.loads(text)
+        stated: dict[str, Any] = json.loads(text)
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return stated
+
+
+def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
+    """What was written, and of which fit; None for a file that is not whole, or has gone."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    stated = _told(path)
+    if stated is None:
+        return None
+    try:
+        tensors = load(path.read_bytes())
     except (SafetensorError, OSError, ValueError):
         return None
     if digest(tensors.items()) != stated["tensors"]:
