@@ -246,6 +246,7 @@ def forged(head, tmp_path, **changes):
         ({"plan__more": 1}, "more"),
         ({"precision": "fp64"}, "fp64"),
         ({"classes": ["a", "a", "b"]}, "two of one name"),
+        ({"classes": ["a", "b", "\ud800"]}, "UnicodeEncodeError"),
         ({"classes": [1, 2, 3]}, "classes: a int"),
         ({"images": {"train": True}}, "images: a bool"),
         ({"weights": []}, "weights: a list"),
@@ -325,3 +326,10 @@ def test_looking_at_a_head_tells_altered_tensors(head, tmp_path):
     path = rewritten(head, tmp_path / "x.safetensors", tensors=tensors)
     with pytest.raises(HeadFileError, match="tensors that differ"):
         artifact.inspect(path)
+
+
+def test_a_header_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    file = tmp_path / "head.safetensors"
+    file.write_bytes((artifact.MOST_OF_HEADER + 1).to_bytes(8, "little") + b"{}")
+    with pytest.raises(HeadFileError, match="a header of"):
+        artifact.inspect(file)

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from tlkit.errors import DiskError, RunFolderError
-from tlkit.files import new_file, new_folder, refuse_occupied, write_bytes, write_text
+from tlkit.files import (
+    new_file,
+    new_folder,
+    refuse_occupied,
+    remove_staged,
+    write_bytes,
+    write_text,
+)
 
 ENDS = [ValueError, KeyboardInterrupt, SystemExit]
 
@@ -194,3 +201,16 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path, replace):
     with pytest.raises(RunFolderError, match="a file") as caught:
         refuse_occupied(tmp_path / "file", replace=replace)
     assert "--overwrite" not in caught.value.do
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_was_there_comes_back_after_a_kill_between_two_renames(tmp_path, replaced):
+    (tmp_path / ".run.0123abcd.old").mkdir()
+    (tmp_path / ".run.0123abcd.old" / "a").write_text("before")
+    (tmp_path / ".run.89abcdef.tmp").mkdir()
+    if replaced:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "a").write_text("after")
+    remove_staged(tmp_path / "run")
+    assert names(tmp_path) == ["run", "run/a"]
+    assert (tmp_path / "run" / "a").read_text() == ("after" if replaced else "before")

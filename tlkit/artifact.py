@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from tlkit.backbone import Backbone, WeightFile, Weights
-from tlkit.card import Card, parsed, refused, sha256_of
+from tlkit.card import LARGEST, Card, parsed, refused, sha256_of
 from tlkit.errors import HeadFileError, OptionError, UnknownName, briefly, listing
 from tlkit.files import write_bytes
 from tlkit.options import FitOptions
@@ -38,6 +38,9 @@ TORCH = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8",
 }  # fmt: skip
 """What torch calls the types of safetensors."""
+
+MOST_OF_HEADER = LARGEST + (1 << 20)
+"""Bytes: the card and what is said of the tensors."""
 
 PIECE = 1 << 20
 """Bytes of a file in memory at once, where it is only looked at."""
@@ -202,11 +205,17 @@ def _opened(path: Path) -> tuple[Card, dict[str, Entry]]:
             path, "no file at that path", "a head file written by `tlkit fit`", "correct the path"
         )
     with _whole(path):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MOST_OF_HEADER:
+            raise refused(
+                path, f"a header of {length} bytes", f"at most {MOST_OF_HEADER}", "do not trust it"
+            )
         # The library holds the header against itself and against the size of the file.
         with safe_open(path, framework="numpy") as whole:
             metadata = whole.metadata() or {}
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            file.seek(8)
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         entries = {

@@ -117,6 +117,8 @@ def parsed(path: Path, text: str, stated: str) -> Card:
                 "copy it again from where it was whole: it was altered",
             )  # fmt: skip
         card: Card = _as(Card, raw, "card", DEEPEST)
+        for one in card.classes:  # folders' names, which may hold bytes that are no text
+            one.encode("utf-8", "surrogateescape")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _nonsense(path, briefly(error)) from error
     except HeadFileError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from tlkit import runs
 from tlkit.data import quarantine
 from tlkit.data.audit import KINDS, Audit, Finding, audit
-from tlkit.data.folder import scan_parts
+from tlkit.data.folder import Catalog, scan_parts
 from tlkit.errors import OptionError, RunFolderError, pick
 from tlkit.options import CheckOptions, own_parameters, signature
 from tlkit.report.labels import suspects
@@ -47,7 +48,7 @@ def check_events(
     parts = scan_parts(folder)
     doubts: list[Finding] = []
     if options.labels:
-        doubts = list(_doubts(Path(options.labels), parts.train.root, folder))
+        doubts = list(_doubts(Path(options.labels), parts.train, folder))
     found = yield from audit(folder, parts, near=options.near, workers=options.workers)
     return dataclasses.replace(
         found, findings=tuple(one for one in (*found.findings, *doubts) if one.kind in kinds)
@@ -70,7 +71,7 @@ def _kinds(options: CheckOptions) -> list[str]:
     return names
 
 
-def _doubts(run: Path, root: Path, folder: Path) -> Iterator[Finding]:
+def _doubts(run: Path, train: Catalog, folder: Path) -> Iterator[Finding]:
     """Images that their class is not likely of, by the run's out-of-fold probabilities."""
     table = run / runs.OUT_OF_FOLD
     try:
@@ -80,33 +81,40 @@ def _doubts(run: Path, root: Path, folder: Path) -> Iterator[Finding]:
         files = [row[0] for row in rows]
         given = np.array([classes.index(row[1]) for row in rows], dtype=np.int64)
         probabilities = np.array([row[3:] for row in rows], dtype=np.float64)
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise RunFolderError(
             f"{run} has no out-of-fold probabilities",
             found=f"{type(error).__name__}: {error}",
             expected=f"{runs.OUT_OF_FOLD}, from a cross-validation",
             do="fit one: tlkit fit FOLDER --folds 5 --out RUN",
         ) from error
-    if not any((root / one).exists() for one in files):
+    known = set(train.files)
+    if not known.intersection(files):
         raise RunFolderError(
             f"the run {run} is not of this folder",
             found=f"images such as {files[0] if files else 'none'}",
-            expected=f"images of {root}",
+            expected=f"images of {train.root}",
             do="name a run of `tlkit fit --folds` on it",
         )
     for one in suspects(files, given, probabilities, classes):
-        yield Finding(
-            kind="label",
-            files=((root / one.file).relative_to(folder).as_posix(),),
-            about=f"stands in {one.given} ({one.probability:.1%}), looks like {one.likely}",
-        )
+        if one.file in known:  # a path out of the folder is not followed
+            yield Finding(
+                kind="label",
+                files=((train.root / one.file).relative_to(folder).as_posix(),),
+                about=f"stands in {one.given} ({one.probability:.1%}), looks like {one.likely}",
+            )
 
 
 def fix(found: Audit) -> list[quarantine.Move]:
     """Move what the findings' kinds say into the quarantine. Raises `DiskError`."""
     why: dict[str, str] = {}
     for one in found.findings:
+        whole = [found.folder / file for file in one.files]
+        linked = {os.path.realpath(path) for path in whole if path.is_symlink()}
         for file in one.to_move:
+            path = found.folder / file
+            if not path.is_symlink() and os.path.realpath(path) in linked:
+                continue  # what a link that may stay is a link to
             why.setdefault(file, f"{one.kind}: {one.about}")
     return quarantine.move(found.folder, why) if why else []
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from tlkit.errors import DiskError, RunFolderError
 
 LONGEST = 50
+OLD = ".old"
 """Characters of a name that a temporary one begins with: 200 bytes at most, a disk takes 255."""
 
 
@@ -75,7 +76,7 @@ def new_folder(path: Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
         staged.mkdir()
         try:
             yield staged
-            old = _beside(path)
+            old = _beside(path, OLD)
             if path.exists():
                 refuse_occupied(path, replace=replace)
                 path.rename(old)
@@ -183,10 +184,17 @@ def remove_staged(path: Path) -> None:
     be another's.
     """
     if len(path.name) < LONGEST:
-        for one in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
+        begun = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"
+        # What was there before, by one who was stopped between taking it away and replacing it.
+        for one in path.parent.glob(begun + OLD):
+            if path.exists():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.rename(path)
+        for one in path.parent.glob(begun + ".tmp"):
             shutil.rmtree(one, ignore_errors=True)
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, ending: str = ".tmp") -> Path:
     """A new hidden name in the same folder, hence on the same file system."""
-    return path.parent / f".{path.name[:LONGEST]}.{secrets.token_hex(4)}.tmp"
+    return path.parent / f".{path.name[:LONGEST]}.{secrets.token_hex(4)}{ending}"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import tlkit
-from tlkit import runs
+from tlkit import checking, runs
 
 
 @pytest.fixture
@@ -118,3 +118,35 @@ def test_labels_in_doubt_are_those_that_other_heads_doubt(photos, tmp_path):
     (run / runs.OUT_OF_FOLD).write_text(table.replace("/", "/else/"))
     with pytest.raises(tlkit.TlkitError, match="not of this folder"):
         tlkit.check(photos, labels=str(run))
+
+
+def test_a_photo_that_a_link_leads_to_is_not_taken_from_under_it(photos):
+    for part in ("train", "test"):
+        (photos.parent / "parts" / part).mkdir(parents=True)
+    for label in ("a", "b"):
+        (photos / label).rename(photos.parent / "parts" / "train" / label)
+        (photos.parent / "parts" / "test" / label).mkdir()
+    parts = photos.parent / "parts"
+    (parts / "train" / "a" / "0-link.png").symlink_to("2.png")
+    (parts / "test" / "a" / "x.png").symlink_to("../../train/a/3.png")
+    (parts / "test" / "b" / "y.png").write_bytes((parts / "train" / "b" / "4.png").read_bytes())
+    moved = checking.fix(tlkit.check(parts, only="duplicate,leak"))
+    assert {one.file for one in moved} == {"train/a/0-link.png", "train/b/4.png"}
+    assert all(one.exists() for one in parts.rglob("*") if ".quarantine" not in one.parts)
+
+
+def test_a_run_that_names_files_elsewhere_is_not_followed(photos, tmp_path):
+    pytest.importorskip("cleanlab")
+    (tmp_path / "secret.png").write_bytes((photos / "a" / "0.png").read_bytes())
+    run = tmp_path / "run"
+    run.mkdir()
+    header = ["path", "class", "fold", "probability_a", "probability_b"]
+    names = [f"{label}/{number}.png" for label in "ab" for number in range(6)]
+    rows = [[one, one[0], 1, *((0.9, 0.1) if one[0] == "a" else (0.1, 0.9))] for one in names]
+    for path in ("../secret.png", str(tmp_path / "secret.png")):
+        table = runs.as_csv(header, [*rows, [path, "a", 1, 0.01, 0.99]])
+        (run / runs.OUT_OF_FOLD).write_text(table)
+        assert tlkit.check(photos, labels=str(run), only="label").findings == ()
+    (run / runs.OUT_OF_FOLD).write_text(runs.as_csv(header, [["x" * 200_000, "a", 1, 0.5, 0.5]]))
+    with pytest.raises(tlkit.TlkitError, match="no out-of-fold probabilities"):
+        tlkit.check(photos, labels=str(run), only="label")

@@ -502,6 +502,25 @@ def test_inspect_shows_a_head_and_the_heads_of_a_run(run, fitted, colours, tmp_p
     assert len(json.loads((tmp_path / "cards.json").read_text())) == 2
 
 
+def test_inspect_takes_no_number_of_a_card_for_granted():
+    from tlkit.cli.inspect import _scores
+
+    said = _scores({"validation": {"accuracy": 10**400, "loss": 0.25}})
+    assert said == "loss 0.25"
+    assert _scores({"validation": {"accuracy": True, "loss": "low"}}) == ""
+    assert _scores({"validation": [1]}) == ""
+
+
+def test_csv_on_a_terminal_shows_control_characters_escaped(monkeypatch, capfd):
+    from tlkit.cli.predict import _lines
+
+    for on_terminal, shown in ((True, "a\\x1b[2J,1\n"), (False, "a\x1b[2J,1\n")):
+        monkeypatch.setattr("sys.stdout.isatty", lambda on_terminal=on_terminal: on_terminal)
+        with _lines(None) as write:
+            write("a\x1b[2J,1\n")
+        assert capfd.readouterr().out == shown
+
+
 def test_inspect_shows_what_a_stranger_wrote_without_obeying_it(run, fitted, tmp_path):
     from safetensors import safe_open
     from safetensors.torch import save_file

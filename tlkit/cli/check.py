@@ -43,7 +43,8 @@ def command(
     images that are likely in the wrong class.
 
     --fix takes away unreadable and blank files, all but one of a duplicate, every copy of an image
-    in two classes, and the copies in train of an image that is in test or val. It deletes nothing.
+    in two classes, and of one in two parts all but that in test (in val, where none is in test). It
+    deletes nothing.
 
     Exit status 1: something was found with which a score is not to be believed.
 
@@ -65,7 +66,7 @@ def command(
     with show.meter() as meter:
         found = finish(checking.check_events(folder, options), meter)
     if json_file == "-":
-        click.echo(checking.as_json(found), nl=False)
+        click.echo(checking.as_json(found).encode("utf-8", "surrogateescape"), nl=False)
     else:
         _tell(found)
         if json_file is not None:

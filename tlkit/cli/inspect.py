@@ -80,4 +80,4 @@ def _scores(metrics: Any) -> str:
     scores = metrics.get("validation")
     known = scores if isinstance(scores, dict) else {}
     told = [(name, known.get(name)) for name in ("accuracy", "loss")]
-    return ", ".join(f"{name} {one:.4g}" for name, one in told if isinstance(one, int | float))
+    return ", ".join(f"{name} {one:.4g}" for name, one in told if isinstance(one, float))

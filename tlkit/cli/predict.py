@@ -233,10 +233,13 @@ def _csv_line(cells: Sequence[Any]) -> str:
 @contextlib.contextmanager
 def _lines(out: Path | None) -> Iterator[Any]:
     """A function that writes text: to standard output, or to a file that appears when whole."""
+    from tlkit.errors import printable
     from tlkit.files import new_file
 
     if out is None:
-        yield lambda text: click.echo(text.encode("utf-8", "surrogateescape"), nl=False)
+        # Names can hold what a terminal obeys; a program that reads them wants them as they are.
+        shown = printable if sys.stdout.isatty() else str
+        yield lambda text: click.echo(shown(text).encode("utf-8", "surrogateescape"), nl=False)
     else:
         with new_file(out) as file:
             yield lambda text: file.write(text.encode("utf-8", "surrogateescape"))

@@ -22,7 +22,8 @@ from PIL import Image
 from tlkit.data import quarantine
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.folder import Catalog, Parts
-from tlkit.data.images import BadImage, Pixels
+from tlkit.data.images import BadImage, Pixels, Unreadable
+from tlkit.errors import briefly
 from tlkit.files import digest_of
 from tlkit.steps import Tick
 
@@ -208,12 +209,16 @@ class _Place:
 
 
 def _look(image: Pixels, path: Path) -> _Look:
-    with Image.open(path) as header:  # the image may have been decoded at a part of its size
-        width, height = header.size
+    try:
+        with Image.open(path) as header:  # the image may have been decoded at a part of its size
+            width, height = header.size
+        digest = digest_of(path)
+    except OSError as error:  # it was there when it was decoded
+        raise Unreadable(briefly(error)) from error
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     return _Look(
-        digest=digest_of(path),
+        digest=digest,
         width=width,
         height=height,
         mean=float(grey.mean()),
@@ -260,6 +265,9 @@ def _shared(
         pairs += _alike(seen)
     for group in _groups(pairs, len(seen)):
         where = [places[good[i]] for i in group]
+        # In each part links come last: what stays must not be a link to what is moved.
+        order = list(dict.fromkeys(one.part for one in where))
+        where.sort(key=lambda one: (order.index(one.part), one.path.is_symlink()))
         exact = len({seen[i].digest for i in group}) == 1
         how = "the same bytes" if exact else "look the same"
         parts = list(dict.fromkeys(one.part for one in where))
