@@ -1,6 +1,9 @@
 """Growth: time and memory of fit and predict per photo, as the folder grows.
 
-    python benchmarks/growth.py FOLDER [--sizes 1000,10000,100000] [--backbone NAME --weights FILE]
+    python benchmarks/growth.py FOLDER [--sizes 1000,10000,100000]
+        [--engine openvino] [--backbone NAME --weights FILE]
+
+One engine for all sizes: `auto` has another for many photos, with another need of memory.
 
 With a small network and a weight file of it, what is measured is tlkit and not the network. The
 photos of FOLDER/train, repeated. Copies would be recognised and computed once, so each has a few
@@ -36,6 +39,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", default="1000,10000,100000")
+    parser.add_argument("--engine", default="openvino")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights", default="default")
     given = parser.parse_args()
@@ -48,10 +52,11 @@ if __name__ == "__main__":
             tlkit = [sys.executable, "-m", "tlkit"]
             head = place / "head"
             network = ["--backbone", given.backbone, "--weights", given.weights]
-            fit = run([*tlkit, "fit", photos, *network, "--out", head])
+            engine = ["--engine", given.engine]
+            fit = run([*tlkit, "fit", photos, *network, *engine, "--out", head])
             out = place / "out.csv"
             own = ["--weights", given.weights] if Path(given.weights).is_file() else []
-            predict = run([*tlkit, "predict", photos, "--head", head, "--out", out, *own])
+            predict = run([*tlkit, "predict", photos, "--head", head, "--out", out, *own, *engine])
         for what, cost in (("fit", fit), ("predict", predict)):
             rows.append(
                 [
