@@ -168,9 +168,11 @@ def head_cases(place: Path) -> Callable[[random.Random], tuple[bytes, str]]:
 
 
 STRANGE = [
-    None, True, -1, 0, 10**9, 10**30, 1.5, float("nan"), float("inf"), "", "../../etc/passwd",
-    "/dev/zero", "\x1b[2J", "\ud800", "x" * 100_000, [], {}, [[[]]], ["a"] * 10_000,
+    None, True, -1, 0, 10**9, 10**30, 10**400, 1.5, float("nan"), float("inf"), "",
+    "../../etc/passwd", "/dev/zero", "\x1b[2J", "\ud800", "x" * 100_000, [], {}, [[[]]],
+    ["a"] * 10_000,
     "timm/hf-hub:someone/something", "none", "file", ["a"], ["a", "a", "b"], [1, 2, 3], 65536,
+    ["a", "\ud800"], ["\x1b[2J", "b"],
 ]  # fmt: skip
 
 
@@ -205,7 +207,9 @@ def forged(data: bytes, rng: random.Random) -> bytes:
     tensors = load(data)
     for _ in range(rng.choice([1, 1, 2, 3])):
         # A card whose parts are no parts any more is strange enough.
-        inside = {where: card.get(where) for where in ("plan", "input", "weights")}
+        inside = {where: card.get(where) for where in ("plan", "input", "weights", "metrics")}
+        if isinstance(inside["metrics"], dict):
+            inside["scores"] = inside["metrics"].get("validation")
         parts = [card, *(one for one in inside.values() if isinstance(one, dict) and one)]
         if rng.random() < 0.3:
             tensors = other_tensors(tensors, rng)
@@ -220,11 +224,23 @@ def forged(data: bytes, rng: random.Random) -> bytes:
     return save(tensors, {artifact.CARD: text, artifact.CARD_DIGEST: sha256_of(text)})
 
 
+def command(*words: str | Path) -> None:
+    """Run a command in this process; what it raises beside its own errors is raised here."""
+    from click.testing import CliRunner
+
+    from tlkit.cli import main
+
+    done = CliRunner().invoke(main, [str(one) for one in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+
+
 def read_head(path: Path) -> str:
     import tlkit
     from tlkit import artifact
     from tlkit.errors import HeadFileError
 
+    command("inspect", path)
     try:
         artifact.inspect(path)
         whole = True
@@ -236,7 +252,9 @@ def read_head(path: Path) -> str:
         return "named" if str(path) in str(error) else "refused without its name"
     if not whole:
         return "loaded, though inspect refused it"
-    one = head.predict(path.parent / "photos" / "red" / "000.png")[0]
+    photo = path.parent / "photos" / "red" / "000.png"
+    command("predict", photo, "--head", path, "--format", "csv")
+    one = head.predict(photo)[0]
     return "read" if abs(sum(one.probabilities) - 1) < 1e-6 else "no probabilities"
 
 
