@@ -256,7 +256,8 @@ def _deep(samples: NDArray[np.generic], mode: str) -> Pixels:
         factor = 1.0 if np.fmax.reduce(samples, axis=None, initial=0.0) > 1 else 255.0
     found = np.empty((*samples.shape, 3), np.uint8)
     for top in range(0, len(samples), STRIP):
-        values = np.nan_to_num(samples[top : top + STRIP].astype(np.float64))
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one, and then black
+            values = np.nan_to_num(samples[top : top + STRIP].astype(np.float64))
         found[top : top + STRIP] = np.clip(np.rint(values * factor), 0, 255)[..., None]
     return found
 
