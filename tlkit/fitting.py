@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import os
 import threading
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -120,8 +121,6 @@ def fit_events(
     with runs.held(run):
         checkpoints = Checkpoints(runs.checkpoint_of(run), fit, resume=resume)
         place = _Place(run, replace, checkpoints, _told(fit))
-        if resume:
-            checkpoints.refuse_others()
         if not resume and place.checkpoints.there:
             yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
             place.checkpoints.clear_files()
@@ -148,7 +147,7 @@ class _Place:
 def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, Any]:
     """What two fits have in common that give the same bits, by the names that users know."""
     given = dataclasses.asdict(options)
-    files = [Path(given[name]) for name in FILES if Path(given[name]).is_file()]
+    files = [Path(given[name]) for name in FILES if os.path.isfile(given[name])]
     return {
         **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
         "images": _state_of(
@@ -181,13 +180,13 @@ def _refuse_ended(where: Iterable[Path], fit: Mapping[str, Any]) -> None:
 
     A process can be killed when its run folder is there and nothing of it has been told.
     """
+    told = _told(fit)
     for run in where:
-        if runs.fit_of(run) != _told(fit):
+        if runs.fit_of(run) != told:
             continue
         with runs.held(run), contextlib.suppress(RunFolderError):
-            left = Checkpoints(runs.checkpoint_of(run), fit, resume=True)
-            left.refuse_others()  # which may be those of a fit that is to replace it
-            left.clear()
+            # Those of another fit, which is to replace it, are not these and stay.
+            Checkpoints(runs.checkpoint_of(run), fit, resume=True).clear()
         raise FitEnded(
             f"{run} is there: this fit has ended",
             found="the run folder of the same command, images and versions",

@@ -41,9 +41,9 @@ def options(name, **more):
     return FitOptions.of({**COMMON, **steps, **FITS[name], **more})
 
 
-def interrupted(folder, out, given, *, after, resume=False):
+def interrupted(folder, out, given, *, after, **more):
     """Begin a fit and go away after so many events; they, unless it was done before."""
-    events = fit_events(folder, given, out=out, resume=resume)
+    events = fit_events(folder, given, out=out, **more)
     told = list(islice(events, after))
     events.close()
     return told
@@ -203,10 +203,7 @@ def test_the_run_folder_of_another_fit_is_in_the_way(colours, tmp_path):
 def test_what_another_fit_has_left_is_not_deleted(colours, tmp_path):
     run, whole = tmp_path / "run", options("a solved head")
     finish(fit_events(colours, whole, out=run))
-    other = options("fine-tuning")
-    events = fit_events(colours, other, out=run, overwrite=True)
-    list(islice(events, 9))
-    events.close()
+    assert steps_in(interrupted(colours, run, options("fine-tuning"), after=9, overwrite=True))
     left = sorted(runs.checkpoint_of(run).glob("*.safetensors"))
     assert left
     with pytest.raises(FitEnded):

@@ -212,13 +212,12 @@ def _look(image: Pixels, path: Path) -> _Look:
     try:
         with Image.open(path) as header:  # the image may have been decoded at a part of its size
             width, height = header.size
-        digest = digest_of(path)
     except OSError as error:  # it was there when it was decoded
         raise Unreadable(briefly(error)) from error
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     return _Look(
-        digest=digest,
+        digest=digest_of(path),
         width=width,
         height=height,
         mean=float(grey.mean()),

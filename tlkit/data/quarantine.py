@@ -112,7 +112,8 @@ def _drop_torn(journal: Path) -> None:
         except ValueError:
             os.truncate(journal, begin)
         else:
-            journal.write_bytes(lines + b"\n")
+            with journal.open("ab") as file:
+                file.write(b"\n")
 
 
 def _journal(place: Path) -> Iterator[Move]:

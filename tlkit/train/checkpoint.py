@@ -50,10 +50,16 @@ class Checkpoints:
     """The checkpoints of one fit, which may consist of several trainings."""
 
     def __init__(self, folder: Path, fit: Mapping[str, Any], *, resume: bool) -> None:
-        """`fit` tells one fit from another; without `resume` what is there is not read."""
+        """`fit` tells one fit from another; without `resume` what is there is not read.
+
+        Raises `RunFolderError` where there is any of another fit: it would be lost.
+        """
         self.folder = folder
         self._fit = json.loads(json.dumps(fit))
         self._resume = resume
+        for path in folder.glob("*.safetensors") if resume else ():
+            if (told := _told(path)) is not None:
+                self._must_be_this(told["fit"])
 
     def of(self, training: str) -> Keeper:
         """Those of one training, by its name."""
@@ -63,12 +69,6 @@ class Checkpoints:
     def there(self) -> bool:
         """Whether there is any, of whatever fit."""
         return any(self.folder.glob("*.safetensors"))
-
-    def refuse_others(self) -> None:
-        """Raise `RunFolderError` where there is any of another fit: it would be lost."""
-        for path in self.folder.glob("*.safetensors"):
-            if (told := _told(path)) is not None:
-                self._must_be_this(told["fit"])
 
     def clear(self) -> None:
         """Delete the folder: the fit is done."""
@@ -88,9 +88,7 @@ class Checkpoints:
         for path in reversed(self._files(training)) if self._resume else ():
             found = _read(path)
             if found is not None:
-                standing, fit = found
-                self._must_be_this(fit)
-                return standing
+                return found
         return None
 
     def write(self, training: str, standing: Standing) -> None:
@@ -177,8 +175,8 @@ def _told(path: Path) -> dict[str, Any] | None:
     return stated
 
 
-def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
-    """What was written, and of which fit; None for a file that is not whole, or has gone."""
+def _read(path: Path) -> Standing | None:
+    """What was written; None for a file that is not whole, or has gone."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -191,7 +189,7 @@ def _read(path: Path) -> tuple[Standing, Mapping[str, Any]] | None:
         return None
     if digest(tensors.items()) != stated["tensors"]:
         return None
-    return Standing(counts=stated["counts"], tensors=tensors), stated["fit"]
+    return Standing(counts=stated["counts"], tensors=tensors)
 
 
 def _number(path: Path) -> int:

@@ -10,6 +10,7 @@ Where there are far fewer images than features it works in the span of the image
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -166,15 +167,13 @@ def _span(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> _Span:
 
 def _gathered(blocks: Iterator[Tensor], count: int) -> Tensor:
     """Blocks (n, D) of `count` rows in all as one, which are never there twice."""
-    block = next(blocks)
-    inputs = block.new_empty(count, block.shape[1])
+    first = next(blocks)
+    inputs = first.new_empty(count, first.shape[1])
     done = 0
-    while True:
+    for block in itertools.chain([first], blocks):
         inputs[done : done + len(block)] = block
         done += len(block)
-        if done == count:
-            return inputs
-        block = next(blocks)
+    return inputs
 
 
 def _minimise(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> float:
