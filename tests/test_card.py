@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlkit.backbone import InputSpec
-from tlkit.card import DEEPEST, Card, WeightsCard, parsed, sha256_of
+from tlkit.card import DEEPEST, Calibration, Card, WeightsCard, parsed, sha256_of
 from tlkit.errors import HeadFileError
 
 HERE = Path("some.safetensors")
@@ -47,6 +47,12 @@ cards = st.builds(
     precision=st.sampled_from(["fp32", "bf16"]),
     images=st.dictionaries(text, counts, max_size=3),
     metrics=st.dictionaries(text, nested, max_size=3),
+    calibration=st.builds(
+        Calibration,
+        images=counts,
+        temperature=st.floats(0.01, 100),
+        thresholds=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=3).map(tuple),
+    ),
     versions=st.dictionaries(text, text, max_size=3),
     tensors_sha256=text,
 )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from tlkit.metrics import measure
+from tlkit.metrics import measure, reliability
 
 
 def drawn(count: int, classes: int, seed: int = 0):
@@ -39,6 +39,8 @@ def test_every_number_agrees_with_scikit_learn(classes):
     assert one.accuracy == pytest.approx(metrics.accuracy_score(labels, called))
     assert one.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, called))
     assert one.loss == pytest.approx(metrics.log_loss(labels, probabilities))
+    truth = np.eye(classes)[labels]
+    assert one.brier == pytest.approx(np.square(probabilities - truth).sum(axis=1).mean())
     assert np.array_equal(one.confusion, metrics.confusion_matrix(labels, called))
     report = metrics.classification_report(labels, called, output_dict=True)
     for score in one.classes:
@@ -134,3 +136,38 @@ def test_an_evaluation_goes_through_json_and_back():
     assert plain["accuracy_95"] == [one.accuracy_low, one.accuracy_high]
     assert list(plain["classes"]) == list("abcdef")
     assert plain["classes"]["c"]["recall"] == one.classes[2].recall
+
+
+def test_the_calibration_error_is_how_far_sure_is_from_right_in_each_bin():
+    sure = np.array([0.95, 0.95, 0.95, 0.95, 0.6, 0.6])
+    labels = np.array([0, 0, 0, 1, 0, 1])
+    probabilities = np.stack([sure, 1 - sure], axis=1)
+    high, low = 0.95 - 3 / 4, 0.6 - 1 / 2
+    one = measure(labels, probabilities, "ab")
+    assert one.calibration_error == pytest.approx((4 * high + 2 * low) / 6)
+    assert [(each.images, each.right) for each in reliability(labels, probabilities)] == [
+        (2, 0.5),
+        (4, 0.75),
+    ]
+
+
+def test_certain_and_right_is_perfectly_calibrated_certain_and_wrong_not_at_all():
+    right = measure(np.array([0, 1]), np.eye(2), "ab")
+    assert (right.calibration_error, right.brier) == (0, 0)
+    wrong = measure(np.array([1, 0]), np.eye(2), "ab")
+    assert (wrong.calibration_error, wrong.brier) == (1, 2)
+
+
+def test_what_was_answered_is_scored_by_itself():
+    sure = np.array([0.9, 0.9, 0.6, 0.6])
+    labels, probabilities = np.array([0, 1, 0, 1]), np.stack([sure, 1 - sure], axis=1)
+    one = measure(labels, probabilities, "ab", answered=np.array([True, False, True, False]))
+    assert (one.answered, one.answered_accuracy, one.accuracy) == (0.5, 1.0, 0.5)
+    none = measure(labels, probabilities, "ab", answered=np.zeros(4, bool))
+    assert (none.answered, none.answered_accuracy) == (0.0, None)
+
+
+def test_a_card_takes_no_confusion_matrix():
+    labels, probabilities = drawn(20, 6)
+    one = measure(labels, probabilities, "abcdef")
+    assert {*one.plain()} - {*one.in_card()} == {"confusion"}

@@ -25,6 +25,7 @@ LARGEST = 16 << 20
 """Characters."""
 DEEPEST = 32
 """Levels of lists and objects, one in another."""
+LEAST_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,18 @@ class WeightsCard:
     classes: int | None
     frozen_sha256: str
     """Digest of every tensor of the model that is not in the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How sure the head may be, learnt from the validation images (calibration.py)."""
+
+    images: int
+    """The images that tell so."""
+    temperature: float
+    """What logits are divided by before the softmax."""
+    thresholds: tuple[tuple[float, float], ...]
+    """(probability, share that is right of the images at least that sure), both growing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +76,7 @@ class Card:
     metrics: Mapping[str, Any]
     """Scores on the validation images, which also chose the epoch. With folds, `fold` says which
     of how many this head is."""
+    calibration: Calibration
     versions: Mapping[str, str]
     tensors_sha256: str
 
@@ -125,11 +139,20 @@ def parsed(path: Path, text: str, stated: str) -> Card:
         raise
     except TlkitError as error:  # an input specification that does not hold together
         raise _nonsense(path, f"{error.about}: {error.found[:200]}") from error
-    if not card.classes or len(set(card.classes)) < len(card.classes):
-        raise _nonsense(path, "no classes, or two of one name")
-    if card.precision not in ("fp32", "bf16"):
-        raise _nonsense(path, f"the precision {card.precision}")
+    if why := _off(card):
+        raise _nonsense(path, why)
     return card
+
+
+def _off(card: Card) -> str:
+    """What no fit would have written; empty where there is nothing."""
+    if not card.classes or len(set(card.classes)) < len(card.classes):
+        return "no classes, or two of one name"
+    if card.precision not in ("fp32", "bf16"):
+        return f"the precision {card.precision}"
+    if not LEAST_TEMPERATURE <= card.calibration.temperature <= 1 / LEAST_TEMPERATURE:
+        return f"the temperature {card.calibration.temperature}"
+    return ""
 
 
 def refused(path: Path, found: str, expected: str, do: str) -> HeadFileError:
@@ -152,7 +175,7 @@ def _as(kind: Any, value: Any, where: str, levels: int) -> Any:
     if levels < 0:
         raise TypeError(f"more than {DEEPEST} levels")
     origin, inner = get_origin(kind), get_args(kind)
-    if kind in (Card, WeightsCard, InputSpec) and isinstance(value, dict):
+    if kind in (Card, WeightsCard, Calibration, InputSpec) and isinstance(value, dict):
         hints = get_type_hints(kind)
         if set(value) != set(hints):
             raise TypeError(f"{where}: not the fields {', '.join(hints)}")

@@ -21,8 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tlkit import artifact, runs
-from tlkit.card import FORMAT, Card, WeightsCard, now, sha256_of, versions
+from tlkit.calibration import calibration_of, tempered
+from tlkit.card import FORMAT, Calibration, Card, WeightsCard, now, sha256_of, versions
 from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
@@ -206,16 +210,12 @@ def _single(
     folder: Path, options: FitOptions, chosen: Chosen, parts: Parts, place: _Place
 ) -> Generator[Event, None, FitResult]:
     """One head."""
-    splits = split(
-        parts, val_fraction=options.val_fraction, seed=options.seed, group_by=options.group_by
-    )
-    trained = yield from train(options, chosen.backbone, splits, checkpoints=place.checkpoints)
-    validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
+    fitted = yield from fit_parts(options, chosen, parts, checkpoints=place.checkpoints)
+    trained, card, validation = fitted.trained, fitted.card, fitted.validation
     test, bad = None, trained.bad
     if trained.test is not None:
         test = measure(trained.test.labels, trained.test.probabilities, parts.train.classes)
         bad += trained.test.bad
-    card = _card(options, chosen, trained, parts, validation)
     with new_folder(place.run, replace=place.replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         _write_options(staged, folder, options, trained, place.fit)
@@ -231,6 +231,30 @@ def _single(
         bad=bad,
         wall_s=0.0,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A head that was fitted and is not written yet."""
+
+    trained: Trained
+    """With the probabilities that the head gives from now on."""
+    card: Card
+    validation: Evaluation
+
+
+def fit_parts(
+    options: FitOptions, chosen: Chosen, parts: Parts, *, checkpoints: Checkpoints | None = None
+) -> Generator[Event, None, Fitted]:
+    """Fit one head on the images of `parts`, wherever they lie. Raises every `TlkitError`."""
+    splits = split(
+        parts, val_fraction=options.val_fraction, seed=options.seed, group_by=options.group_by
+    )
+    raw = yield from train(options, chosen.backbone, splits, checkpoints=checkpoints)
+    trained, calibration = _calibrated(raw)
+    validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
+    card = _card(options, chosen, trained, parts, validation, calibration)
+    return Fitted(trained=trained, card=card, validation=validation)
 
 
 def _cross(
@@ -252,12 +276,13 @@ def _cross(
             if not isinstance(one, Fold):
                 yield one
                 continue
-            trained, classes = one.trained, parts.train.classes
+            trained, calibration = _calibrated(one.trained)
+            one, classes = dataclasses.replace(one, trained=trained), parts.train.classes
             validation = measure(trained.val_labels, trained.val_probabilities, classes)
             if not results:
-                card = _card(options, chosen, trained, parts, validation)
+                card = _card(options, chosen, trained, parts, validation, calibration)
                 _write_options(staged, folder, options, trained, place.fit)
-            card = fold_card(card, one, validation)
+            card = fold_card(card, one, validation, calibration)
             head = runs.fold_head(staged, one.number)
             head.parent.mkdir()
             artifact.save(head, artifact.tensors_of(trained.cut), card)
@@ -332,8 +357,27 @@ def _about(parts: Parts) -> Iterator[Note]:
             yield Note(text=f"{name}: entries that are not used: {count}; the first: {first}")
 
 
+def _calibrated(trained: Trained) -> tuple[Trained, Calibration]:
+    """With the probabilities that the head gives from now on."""
+    calibration = calibration_of(trained.val_probabilities, trained.val_labels)
+
+    def after(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        return tempered(probabilities, calibration.temperature)
+
+    test = trained.test
+    if test is not None:
+        test = dataclasses.replace(test, probabilities=after(test.probabilities))
+    validated = after(trained.val_probabilities)
+    return dataclasses.replace(trained, val_probabilities=validated, test=test), calibration
+
+
 def _card(
-    options: FitOptions, chosen: Chosen, trained: Trained, parts: Parts, validation: Evaluation
+    options: FitOptions,
+    chosen: Chosen,
+    trained: Trained,
+    parts: Parts,
+    validation: Evaluation,
+    calibration: Calibration,
 ) -> Card:
     resolved = dataclasses.asdict(trained.options) | {
         "weights": trained.weights.name,
@@ -363,7 +407,8 @@ def _card(
             "val": len(trained.val_labels),
             "left_out": len(trained.bad),
         },
-        metrics={"validation": validation.plain(), "best_epoch": trained.best.number},
+        metrics={"validation": validation.in_card(), "best_epoch": trained.best.number},
+        calibration=calibration,
         versions=versions(),
         tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit import artifact, runs
-from tlkit.card import Card, now
+from tlkit.card import Calibration, Card, now
 from tlkit.data.images import BadImage
 from tlkit.files import write_bytes, write_text
 from tlkit.metrics import Evaluation, measure
@@ -126,7 +126,7 @@ def together(tested: Sequence[Tested], classes: Sequence[str]) -> Evaluation | N
     return measure(tested[0].labels, mean, classes)
 
 
-def fold_card(card: Card, fold: Fold, validation: Evaluation) -> Card:
+def fold_card(card: Card, fold: Fold, validation: Evaluation, calibration: Calibration) -> Card:
     """A fold's card: that of another fold, with what is this one's own."""
     trained = fold.trained
     return replace(
@@ -134,10 +134,11 @@ def fold_card(card: Card, fold: Fold, validation: Evaluation) -> Card:
         created=now(),
         images={**card.images, "train": trained.train_images, "val": validation.images},
         metrics={
-            "validation": validation.plain(),
+            "validation": validation.in_card(),
             "best_epoch": trained.best.number,
             "fold": {"number": fold.number, "of": fold.of},
         },
+        calibration=calibration,
         tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
     )
 

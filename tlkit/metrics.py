@@ -42,6 +42,15 @@ class Evaluation:
     """Mean recall over the classes that occur."""
     loss: float
     """Mean cross-entropy in nats."""
+    calibration_error: float
+    """Expected calibration error: |how sure - how often right| over bins of equal width, weighed
+    by their images (Naeini et al. 2015, doi 10.1609/aaai.v29i1.9602), of the likeliest class."""
+    brier: float
+    """Mean squared distance from the truth over all classes, 0 to 2 (Brier 1950)."""
+    answered: float | None
+    """Share of the images that got a name; None where no answer was rejected."""
+    answered_accuracy: float | None
+    """Share of those that is right; None where there is none."""
     classes: tuple[ClassScore, ...]
     confusion: NDArray[np.int64]
     """(C, C): rows are what an image is, columns what it was called."""
@@ -53,6 +62,10 @@ class Evaluation:
         """Classes that no image is of: the scores say nothing of them."""
         return tuple(one.name for one in self.classes if not one.images)
 
+    def in_card(self) -> dict[str, Any]:
+        """`plain` without what grows with the square of the classes."""
+        return {name: one for name, one in self.plain().items() if name != "confusion"}
+
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
         return {
@@ -62,6 +75,10 @@ class Evaluation:
             "top5": self.top5,
             "balanced_accuracy": self.balanced_accuracy,
             "loss": self.loss,
+            "calibration_error": self.calibration_error,
+            "brier": self.brier,
+            "answered": self.answered,
+            "answered_accuracy": self.answered_accuracy,
             "classes": {
                 one.name: {
                     "images": one.images,
@@ -76,11 +93,21 @@ class Evaluation:
         }
 
 
+BINS = 15
+"""Of the calibration error."""
+
+
 def measure(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], names: Sequence[str]
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    names: Sequence[str],
+    *,
+    answered: NDArray[np.bool_] | None = None,
 ) -> Evaluation:
     """Scores of probabilities (N, C) against labels (N,), N at least 1.
 
+    `answered` (N,) says which images got a name, where some are answered with "unsure"; all other
+    scores are of all images.
     As scikit-learn has them, which tests hold them to; importing it takes a second, and this does
     not.
     """
@@ -105,6 +132,15 @@ def measure(
         top5=top5,
         balanced_accuracy=float(recall[support > 0].mean()),
         loss=float(-np.log(np.maximum(true_probability, 1e-300)).mean()),
+        calibration_error=sum(
+            abs(one.sure - one.right) * one.images for one in reliability(labels, probabilities)
+        )
+        / len(labels),
+        brier=float((np.square(probabilities).sum(axis=1) - 2 * true_probability + 1).mean()),
+        answered=None if answered is None else float(answered.mean()),
+        answered_accuracy=None
+        if answered is None or not answered.any()
+        else float((called == labels)[answered].mean()),
         classes=tuple(
             ClassScore(
                 name=name,
@@ -117,6 +153,35 @@ def measure(
         ),
         confusion=table.astype(np.int64),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """The images of which the head was about so sure: a point of a reliability diagram."""
+
+    sure: float
+    """Mean probability of the likeliest class."""
+    right: float
+    """Share of which the likeliest class is the true one."""
+    images: int
+
+
+def reliability(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], *, bins: int = BINS
+) -> list[Bin]:
+    """Probabilities (N, C) in bins of equal width that hold any, from unsure to sure."""
+    sure = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    return [
+        Bin(
+            sure=float(sure[place == one].mean()),
+            right=float(right[place == one].mean()),
+            images=int(count),
+        )
+        for one, count in enumerate(np.bincount(place, minlength=bins))
+        if count
+    ]
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

@@ -472,6 +472,12 @@ class PredictOptions(Checked):
         "weights with the lowest mean log loss on it are taken.",
         metavar="FOLDER",
     )
+    reject_below: str = option(
+        "",
+        'Answer "unsure" where the likeliest class is less likely than P; with precision:P, than '
+        "what makes a share P of the answers right, as on the validation images of the fit.",
+        metavar="P or precision:P",
+    )
     batch: int = option(32, "Images in one step of the network.", min=1)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
     precision: str = option(

@@ -72,7 +72,9 @@ def network(backbone, *, head="linear", attach="replace", pool="keep", px=None):
 
 def looked(model, card, paths, **options):
     """(N, C) probabilities of paths."""
-    head = Head(card=replace(card, classes=CLASSES), model=model, path=HEAD)
+    cool = replace(card.calibration, temperature=1.0)
+    card = replace(card, classes=CLASSES, calibration=cool)
+    head = Head(card=card, model=model, path=HEAD)
     return np.stack([one.probabilities for one in predict(head, paths, PredictOptions(**options))])
 
 
@@ -211,7 +213,9 @@ def test_images_of_any_shape_come_in_order_and_each_as_if_alone(card, photo, tmp
     bad = tmp_path / "bad.png"
     bad.write_text("no image")
     paths = [photo(40, 60), photo(60, 40), bad, photo(33, 200), photo(40, 60), photo(50, 50)]
-    head = Head(card=replace(card, classes=CLASSES), model=model, path=HEAD)
+    cool = replace(card.calibration, temperature=1.0)
+    card = replace(card, classes=CLASSES, calibration=cool)
+    head = Head(card=card, model=model, path=HEAD)
     options = PredictOptions(tta="dense", batch=16)
     results = list(predict(head, paths, options))
     assert [one.path for one in results] == paths

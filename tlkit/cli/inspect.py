@@ -69,6 +69,11 @@ def _rows(one: Inspected) -> list[list[str]]:
         [f"{len(card.classes)} classes", ", ".join(card.classes)],
         ["images", ", ".join(f"{name} {count}" for name, count in card.images.items())],
         ["validation", _scores(card.metrics)],
+        [
+            "calibration",
+            f"temperature {card.calibration.temperature:.4g}, "
+            f"of {card.calibration.images} validation images",
+        ],
         ["fitted", card.created],
         ["with", ", ".join(f"{name} {one}" for name, one in card.versions.items())],
         ["options", ", ".join(set_by_fit)],

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,7 @@ def command(
     tlkit predict a.jpg b.jpg --top 5
     tlkit predict photos/ --tta vgg150
     tlkit predict photos/ --head runs/a --head runs/b
+    tlkit predict photos/ --reject-below precision:0.99
     tlkit predict photos/ --format csv --out labels.csv
     """
     from tlkit.cli import show
@@ -122,7 +124,7 @@ def command(
     bad = 0
     with show.meter() as tell:
         classifier, options = asked(heads, weights, options, tell)
-        top = min(top, len(classifier.classes))
+        layout = Layout(min(top, len(classifier.classes)), answers=bool(options.reject_below))
 
         def results() -> Iterator[Prediction | BadImage]:
             nonlocal bad
@@ -133,7 +135,7 @@ def command(
                     show.unreadable(one)
                 yield one
 
-        _write(results(), form=form, out=None if out is None else Path(out), top=top)
+        _write(results(), form=form, out=None if out is None else Path(out), layout=layout)
     if bad:
         click.echo(f"{bad} of {len(found)} images could not be read", err=True)
         sys.exit(1)
@@ -173,55 +175,68 @@ def expand(paths: Sequence[str]) -> list[Path]:
     return result
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What of a prediction is written."""
+
+    top: int
+    """Classes of each image."""
+    answers: bool
+    """Whether the answer stands there too, since it may be none of the classes."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names, as a file has them; the last is for images that could not be read."""
+        each = [f"{name}_{i}" for i in range(1, self.top + 1) for name in ("class", "probability")]
+        return ["path", *["answer"] * self.answers, *each, "error"]
+
+    def row(self, one: Prediction | BadImage) -> list[Any]:
+        """A cell for each column."""
+        from tlkit.data.images import BadImage
+
+        if isinstance(one, BadImage):
+            return [str(one.path), *[""] * (len(self.columns) - 2), one.reason]
+        answer = [one.label] * self.answers
+        return [str(one.path), *answer, *(cell for pair in one.top(self.top) for cell in pair), ""]
+
+    def record(self, one: Prediction | BadImage) -> dict[str, Any]:
+        """As JSON takes it."""
+        from tlkit.data.images import BadImage
+
+        if isinstance(one, BadImage):
+            return {"path": str(one.path), "error": one.reason}
+        top = [{"class": name, "probability": likely} for name, likely in one.top(self.top)]
+        answer = {"answer": one.label, "unsure": one.unsure} if self.answers else {}
+        return {"path": str(one.path), **answer, "top": top}
+
+
 def _write(
-    results: Iterator[Prediction | BadImage], *, form: str, out: Path | None, top: int
+    results: Iterator[Prediction | BadImage], *, form: str, out: Path | None, layout: Layout
 ) -> None:
     from tlkit.cli import show
 
     if form == "table" and out is None:
-        rows = [_row(one, top) for one in results]
+        rows = [layout.row(one) for one in results]
         show.table(
-            _columns(top)[:-1],
+            layout.columns[:-1],
             [
                 [*(cell if isinstance(cell, str) else f"{cell:.4f}" for cell in row[:-1])]
                 for row in rows
                 if not row[-1]
             ],
-            right=range(2, 2 * top + 1, 2),
+            right=[i for i, name in enumerate(layout.columns) if name.startswith("probability")],
         )
     elif form == "parquet" and out is not None:
-        _parquet([_row(one, top) for one in results], out, top)
+        _parquet([layout.row(one) for one in results], out, layout.columns)
     else:
         with _lines(out) as write:
             if form == "jsonl":
                 for one in results:
-                    write(json.dumps(_record(one, top)) + "\n")
+                    write(json.dumps(layout.record(one)) + "\n")
             else:
-                write(_csv_line(_columns(top)))
+                write(_csv_line(layout.columns))
                 for one in results:
-                    write(_csv_line(_row(one, top)))
-
-
-def _columns(top: int) -> list[str]:
-    numbered = [f"{name}_{i}" for i in range(1, top + 1) for name in ("class", "probability")]
-    return ["path", *numbered, "error"]
-
-
-def _row(one: Prediction | BadImage, top: int) -> list[Any]:
-    from tlkit.data.images import BadImage
-
-    if isinstance(one, BadImage):
-        return [str(one.path), *(["", ""] * top), one.reason]
-    return [str(one.path), *(cell for pair in one.top(top) for cell in pair), ""]
-
-
-def _record(one: Prediction | BadImage, top: int) -> dict[str, Any]:
-    from tlkit.data.images import BadImage
-
-    if isinstance(one, BadImage):
-        return {"path": str(one.path), "error": one.reason}
-    pairs = [{"class": name, "probability": probability} for name, probability in one.top(top)]
-    return {"path": str(one.path), "top": pairs}
+                    write(_csv_line(layout.row(one)))
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -245,15 +260,14 @@ def _lines(out: Path | None) -> Iterator[Any]:
             yield lambda text: file.write(text.encode("utf-8", "surrogateescape"))
 
 
-def _parquet(rows: list[list[Any]], out: Path, top: int) -> None:
+def _parquet(rows: list[list[Any]], out: Path, names: Sequence[str]) -> None:
     import pyarrow
     from pyarrow import parquet
 
     from tlkit.files import new_file
 
     columns = {
-        name: [row[i] if row[i] != "" else None for row in rows]
-        for i, name in enumerate(_columns(top))
+        name: [row[i] if row[i] != "" else None for row in rows] for i, name in enumerate(names)
     }
     kinds = {
         name: pyarrow.float64() if name.startswith("probability") else pyarrow.string()

@@ -150,5 +150,15 @@ def scores(named: dict[str, Evaluation], more: Sequence[Sequence[str]] = ()) -> 
     if any(one.top5 is not None for one in named.values()):
         rows.append(["top-5", *("" if e.top5 is None else percent(e.top5) for e in named.values())])
     rows.append(["balanced accuracy", *(percent(one.balanced_accuracy) for one in named.values())])
-    rows.append(["loss (nats)", *(f"{one.loss:.4f}" for one in named.values())])
+    rows += [
+        ["loss (nats)", *(f"{one.loss:.4f}" for one in named.values())],
+        ["calibration error", *(percent(one.calibration_error) for one in named.values())],
+        ["Brier score", *(f"{one.brier:.4f}" for one in named.values())],
+    ]
+    for title, shares in (
+        ("answered", [one.answered for one in named.values()]),
+        ("accuracy of these", [one.answered_accuracy for one in named.values()]),
+    ):
+        if any(one.answered is not None for one in named.values()):
+            rows.append([title, *("-" if one is None else percent(one) for one in shares)])
     table(["", *named], [*rows, *more], right=range(1, len(named) + 1))

@@ -22,6 +22,7 @@ from tlkit.data.folder import scan_for_choosing
 from tlkit.data.images import BadImage, refuse
 from tlkit.errors import HeadFileError, OptionError, listing
 from tlkit.options import PredictOptions
+from tlkit.predict.reject import believed, threshold_of
 from tlkit.predict.run import Prediction, prepare, together
 from tlkit.predict.shared import groups
 from tlkit.steps import Tick, finish
@@ -67,6 +68,7 @@ def check(heads: Sequence[Head], options: PredictOptions) -> None:
     if options.learn_weights:
         options.refuse(["head_weights"], "one of --head-weights and --learn-weights")
     weights_of(heads, options)
+    threshold_of(heads, options)
     for group in groups(heads):
         prepare([heads[i] for i in group], options)
 
@@ -164,8 +166,13 @@ def predict(
     """
     options = finish(settle(heads, options))
     weights = weights_of(heads, options)
+    threshold = threshold_of(heads, options)
     for one in members(heads, paths, options):
-        yield one if isinstance(one, BadImage) else join(one, weights, options.combine)
+        if isinstance(one, BadImage):
+            yield one
+            continue
+        joined = join(one, weights, options.combine)
+        yield replace(joined, unsure=not believed(joined.probabilities, threshold))
 
 
 def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, None, PredictOptions]:

@@ -41,6 +41,8 @@ Answers = Callable[[], list[list[NDArray[np.float64]]]]
 LARGEST_CHANGE = 0.01
 """Of a probability, by another precision than the head was fitted with, for --precision auto."""
 
+UNSURE = "unsure"
+
 NEVER_WORTH_COMPILING = 64
 """Crops so few that nobody need look how large the network is."""
 
@@ -53,6 +55,8 @@ class Prediction:
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
     """(C,), sums to 1."""
+    unsure: bool = False
+    """Whether no class is likely enough, where that was asked for (`reject_below`)."""
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The `count` likeliest classes with their probabilities, likeliest first."""
@@ -61,8 +65,8 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
-        return self.top(1)[0][0]
+        """The likeliest class, or "unsure"."""
+        return UNSURE if self.unsure else self.top(1)[0][0]
 
 
 def predict(
@@ -146,6 +150,8 @@ class Ready:
     """How whole images are scored, where a view is one; None: as any other image."""
     batch: int
     spec: InputSpec
+    temperatures: tuple[float, ...]
+    """H numbers that logits are divided by before the softmax."""
     crops: Runner | None = None
     """What runs the frozen part of crops, or all of a head that has none; None before `started`."""
     wholes: Runner | None = None
@@ -200,7 +206,10 @@ class Ready:
             if not images:
                 return []
             where = torch.from_numpy(np.stack(views))
-            each = [one.double().softmax(dim=1)[where] for one in logits()]
+            each = [
+                (one.double() / temperature).softmax(dim=1)[where]
+                for one, temperature in zip(logits(), self.temperatures, strict=True)
+            ]
             means = [(one * weights[:, None]).sum(dim=1) / weights.sum() for one in each]
             return [[mean[number].numpy() for mean in means] for number in range(len(images))]
 
@@ -279,5 +288,11 @@ def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
     if any(view.whole for view in views):
         window = window_of(heads[0].model, str(heads[0].path))
     return Ready(
-        stack=stack, compute=compute, views=views, window=window, batch=options.batch, spec=spec
+        stack=stack,
+        compute=compute,
+        views=views,
+        window=window,
+        batch=options.batch,
+        spec=spec,
+        temperatures=tuple(head.card.calibration.temperature for head in heads),
     )

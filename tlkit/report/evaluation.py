@@ -16,6 +16,7 @@ from tlkit.data.images import BadImage, refuse
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import PredictOptions
 from tlkit.predict.ensemble import join, members, settle, weights_of
+from tlkit.predict.reject import believed, threshold_of
 from tlkit.steps import Tick
 
 Bad = tuple[BadImage, ...]
@@ -50,6 +51,7 @@ def judge(
     known = catalog.relabel(heads[0].classes)
     options = yield from settle(heads, options)
     weights = weights_of(heads, options)
+    threshold = threshold_of(heads, options)
     labels, rows = [], []
     bad: list[BadImage] = []
     for position, one in enumerate(members(heads, known.paths, options)):
@@ -64,8 +66,9 @@ def judge(
         refuse(bad, do="name a folder with readable images")
     named = tuple(f"{one.path}: {one.reason}" for one in bad)
     table = np.stack(rows)
-    scores = [
-        replace(measure(np.array(labels), table[:, i], heads[0].classes), unreadable=named)
-        for i in range(table.shape[1])
-    ]
+    scores = []
+    for i in range(table.shape[1]):
+        answered = believed(table[:, i], threshold) if threshold else None
+        found = measure(np.array(labels), table[:, i], heads[0].classes, answered=answered)
+        scores.append(replace(found, unreadable=named))
     return Judged(alone=tuple(scores[: len(heads)]), together=scores[-1]), tuple(bad)
