@@ -13,8 +13,8 @@ def test_the_python_in_the_readme_runs(tmp_path, capsys):
     finish(write_sample("digits", tmp_path / "digits"))
     for path in (tmp_path / "digits").rglob("*[1-9].png"):
         path.unlink()
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile("\n".join(snippets), "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "efficientnet_lite0" in printed
     assert "digits/test/7" in printed

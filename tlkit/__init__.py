@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tlkit.data.audit import Audit
     from tlkit.data.images import BadImage
     from tlkit.errors import TlkitError
+    from tlkit.estimator import ImageClassifier
     from tlkit.fitting import FitResult, fit, fit_events
     from tlkit.folds import FoldsResult
     from tlkit.metrics import Evaluation
@@ -59,6 +60,7 @@ _WHERE = {
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
+    "ImageClassifier": "tlkit.estimator",
     "InputSpec": "tlkit.backbone",
     "Network": "tlkit.backbone",
     "PredictOptions": "tlkit.options",
@@ -91,6 +93,7 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FoldsResult",
+    "ImageClassifier",
     "InputSpec",
     "Network",
     "PredictOptions",

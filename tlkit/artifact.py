@@ -92,10 +92,16 @@ def tensors_of(cut: Cut) -> dict[str, Tensor]:
 
 def save(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
     """Write a head file, whole or not at all."""
-    from safetensors.torch import save as to_bytes
+    write_bytes(path, to_bytes(tensors, card))
+
+
+def to_bytes(tensors: Mapping[str, Tensor], card: Card) -> bytes:
+    """What a head file holds."""
+    from safetensors.torch import save as written
 
     text = card.to_json()
-    write_bytes(path, to_bytes(dict(tensors), {CARD: text, CARD_DIGEST: sha256_of(text)}))
+    made: bytes = written(dict(tensors), {CARD: text, CARD_DIGEST: sha256_of(text)})
+    return made
 
 
 def read_card(path: Path) -> Card:

@@ -7,6 +7,7 @@ nothing else in the package prints or exits.
     TlkitError
     ├── OptionError          an option has a value it cannot have, or one that would be ignored
     │   └── UnknownName      a name that is not in a table: lists what is, and the nearest
+    ├── DataError            images or labels, given from Python, that cannot be learnt from
     ├── FolderError          a folder that is not an image folder, or too small to learn from
     ├── ImageError           files that are not readable images, all of them in one error
     ├── PluginError          a backbone plugin that is missing, broken, doubled or out of contract
@@ -66,6 +67,10 @@ class OptionError(TlkitError):
 
 class UnknownName(OptionError):
     """A name that is not in a table of names."""
+
+
+class DataError(TlkitError, ValueError):
+    """Images or labels, given from Python, that cannot be learnt from or looked at."""
 
 
 class FolderError(TlkitError):

@@ -15,7 +15,7 @@ from tlkit import cache
 from tlkit.data.folder import scan
 from tlkit.data.images import read
 from tlkit.data.transforms import augmentation
-from tlkit.errors import DiskError, FolderError
+from tlkit.errors import DiskError, ImageError
 from tlkit.model.build import Plan, build
 from tlkit.model.device import compute_on
 from tlkit.model.engine import Runner
@@ -70,7 +70,7 @@ def test_a_folder_without_one_readable_image_is_an_error(tmp_path):
     folder = make_folder(tmp_path / "photos", per_class=1)
     for path in folder.rglob("*.png"):
         path.write_text("no image")
-    with pytest.raises(FolderError, match="can be read"):
+    with pytest.raises(ImageError, match="can be read"):
         filled(folder, views=1)
 
 

@@ -36,7 +36,7 @@ from tlkit.data.batches import batches
 from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
-from tlkit.errors import FolderError, listing
+from tlkit.errors import ImageError, listing
 from tlkit.files import digest_of, disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
@@ -133,7 +133,7 @@ class Extractor:
         """A bank of V views of each image. Yields ticks, returns the bank.
 
         Unreadable images are in `bad` and take no row; the caller decides whether that ends the
-        fit. Raises `FolderError` where none can be read, `DiskError` where there is no room.
+        fit. Raises `ImageError` where none can be read, `DiskError` where there is no room.
         """
         yield Tick(what=what, done=0, total=len(catalog))
         paths = catalog.paths
@@ -163,7 +163,7 @@ class Extractor:
             if tuple(those) in bad
         )
         if not good:
-            raise none_readable(catalog, unreadable)
+            raise none_readable(unreadable)
         return Bank(
             rows=self.store.rows,
             places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
@@ -327,10 +327,10 @@ def _key(image: bytes, view: str) -> bytes:
     return found
 
 
-def none_readable(catalog: Catalog, bad: Sequence[BadImage]) -> FolderError:
+def none_readable(bad: Sequence[BadImage]) -> ImageError:
     """The error for a part of which every image is unreadable."""
-    return FolderError(
-        f"no image in {catalog.root} can be read",
+    return ImageError(
+        "no image can be read",
         found=listing([f"{one.path}: {one.reason}" for one in bad], most=3),
         expected="images that Pillow can decode",
         do="check the files",

@@ -186,7 +186,7 @@ def readable(
 ) -> Generator[Tick, None, tuple[Catalog, tuple[BadImage, ...]]]:
     """Decode every image once before hours are spent on them: those that can be read, and the bad.
 
-    Raises `FolderError` where none can be read.
+    Raises `ImageError` where none can be read.
     """
     good: list[NDArray[np.int64]] = []
     bad: list[BadImage] = []
@@ -205,5 +205,5 @@ def readable(
         yield Tick(what="checking images", done=done, total=len(catalog))
     kept = np.concatenate(good)
     if not len(kept):
-        raise none_readable(catalog, bad)
+        raise none_readable(bad)
     return catalog.take(kept), tuple(bad)

@@ -137,12 +137,12 @@ def _one_by_one(
 
 
 def _only(splits: Splits, good: Set[str], bad: tuple[BadImage, ...]) -> Splits:
-    """The split without the unreadable images. Raises `FolderError` for a side left empty."""
+    """The split without the unreadable images. Raises `ImageError` for a side left empty."""
 
     def readable_of(catalog: Catalog) -> Catalog:
         kept = np.array([i for i, one in enumerate(catalog.files) if one in good], np.int64)
         if not len(kept):
-            raise none_readable(catalog, bad)
+            raise none_readable(bad)
         return catalog.take(kept)
 
     train, val = readable_of(splits.train), readable_of(splits.val)
@@ -197,7 +197,7 @@ class _Banks:
     def _rows(self, catalog: Catalog) -> NDArray[np.int64]:
         rows = [self.rows[one] for one in self.read(catalog)]
         if not rows:
-            raise none_readable(catalog, self.bad)
+            raise none_readable(self.bad)
         return np.array(rows, dtype=np.int64)
 
 

@@ -92,6 +92,8 @@ class Trained:
     """Of the head that is kept; None where the folder has no test part."""
     bad: tuple[BadImage, ...]
     """Unreadable images that were left out of training and validation."""
+    engine: str = ""
+    """What the frozen part of each image came from; empty where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,8 @@ class Course:
     bad: tuple[BadImage, ...]
     banks: tuple[Bank, Bank] | None
     """Training and validation, where there are banks."""
+    engine: str = ""
+    """What has filled them."""
 
     def judge(self) -> Verdict:
         """How good the model is now."""
@@ -148,6 +152,7 @@ def train(
         val_probabilities=val_probabilities,
         test=None if course.test is None else course.test(),
         bad=course.bad,
+        engine=course.engine,
     )
 
 
@@ -317,9 +322,10 @@ def _from_bank(
     if splits.test is not None:
         test = yield from runs.fill(splits.test, plain, views=1, what="features, test")
     yield from about_bad(options, train.bad + val.bad + (() if test is None else test.bad))
-    return bank_course(
+    course = bank_course(
         options, cut, compute, (train, val), test=test, classes=len(splits.train.classes)
     )
+    return replace(course, engine=runs.choice.name)
 
 
 def extractor_for(options: FitOptions, cut: Cut, compute: Compute, images: int) -> Extractor:

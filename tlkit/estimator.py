@@ -1,0 +1,305 @@
+"""Estimator: scikit-learn's face of tlkit.
+
+In: images, as paths or arrays, and a label for each. Out: an estimator like any other, for
+`cross_val_score`, `GridSearchCV`, `Pipeline` and the like.
+What the frozen part makes of an image is kept and found by its bytes (train/bank.py), so that every
+candidate of a search and every fold shares it, in fitting and in predicting.
+Next door: fitting.py (the same from a folder).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+from torch import Tensor, nn
+
+from tlkit import artifact
+from tlkit.artifact import Head
+from tlkit.calibration import tempered
+from tlkit.card import Card
+from tlkit.data.batches import batches, even_parts
+from tlkit.data.folder import Catalog, Parts
+from tlkit.data.images import refuse
+from tlkit.data.transforms import augmentation, plain
+from tlkit.errors import DataError, few, unknown
+from tlkit.files import write_bytes
+from tlkit.fitting import fit_parts
+from tlkit.model.device import Compute, compute_on
+from tlkit.options import Declared, FitOptions, declared
+from tlkit.plugins import choose
+from tlkit.steps import finish
+from tlkit.train.bank import extractor
+from tlkit.train.judge import probabilities
+
+NOT_HERE = ("folds", "group_by")
+"""Options of a fit that scikit-learn has words of its own for."""
+
+PARAMETERS: tuple[Declared, ...] = tuple(
+    one for one in declared(FitOptions) if one.name not in NOT_HERE
+)
+
+BATCH = 256
+"""Stored vectors that go through a head at once."""
+
+
+class ImageClassifier(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    ClassifierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
+    """A classifier of images that behaves as scikit-learn's do.
+
+    X is a sequence of N images: paths, or arrays of uint8, (H, W), (H, W, 1) or (H, W, 3) in RGB,
+    of whatever sizes. y holds N labels of any kind. The parameters are the fields of
+    `tlkit.FitOptions` but for folds and groups, which scikit-learn brings; a share `val_fraction`
+    of what is given to `fit` chooses the penalty or the epoch.
+
+    Attributes after `fit`: `classes_` (C,), and `card_`, what a head file says of itself.
+    Raises `TlkitError`; what is wrong with X or y is a `DataError`, which is a `ValueError` too.
+    """
+
+    _live: tuple[Head, Compute] | None
+    """The head on its backbone; None where it came as a pickle and was not used yet."""
+
+    def __init__(self, **parameters: Any) -> None:
+        known = {one.name: one.default for one in PARAMETERS}
+        for name in parameters:
+            if name not in known:
+                raise unknown(known, name, "parameter")
+        for name, default in known.items():
+            setattr(self, name, parameters.get(name, default))
+
+    __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            *(
+                inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default)
+                for one in PARAMETERS
+            ),
+        ]
+    )
+
+    def fit(self, X: Any, y: Any) -> ImageClassifier:
+        """Fit a head on N images and their labels. Returns the estimator."""
+        options = FitOptions.of({one.name: getattr(self, one.name) for one in PARAMETERS})
+        if y is None:
+            raise _refused("requires y to be passed, but the target y is None", "a label for each")
+        check_classification_targets(y)
+        values = column_or_1d(y, warn=True)
+        classes, labels = np.unique(values, return_inverse=True)
+        with _files(X) as paths:
+            _must_match(len(paths), labels, classes)
+            catalog = Catalog(
+                root=Path(),
+                classes=tuple(map(str, classes)),
+                files=tuple(map(str, paths)),
+                labels=labels.astype(np.int64),
+            )
+            parts = Parts(train=catalog, val=None, test=None)
+            fitted = finish(fit_parts(options, choose(options.backbone), parts))
+        trained = fitted.trained
+        self.classes_ = classes
+        self.card_: Card = fitted.card
+        self._file = artifact.to_bytes(artifact.tensors_of(trained.cut), fitted.card)
+        self._engine = trained.engine
+        self._weights = options.weights if trained.weights.name == "file" else ""
+        head = Head(card=fitted.card, model=trained.cut.model, path=Path(), cut=trained.cut)
+        self._live = head, trained.compute
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """(N, C), in the order of `classes_`; calibrated."""
+        logits = self._run(X, up_to=None)
+        return tempered(probabilities(logits), self.card_.calibration.temperature)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """(N,) the likeliest class of each image."""
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        found: NDArray[Any] = self.classes_[likeliest]
+        return found
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """(N, D): what the head sees of each image."""
+        found: NDArray[np.float32] = self._run(X, up_to=-1).numpy()
+        return found
+
+    @property
+    def _n_features_out(self) -> int:
+        """D, for `get_feature_names_out`."""
+        head, _ = self._loaded()
+        scale = head.model.head.get_submodule("scale")
+        return len(scale.get_buffer("shift"))
+
+    def save(self, path: str | Path) -> None:
+        """Write the head file, for `tlkit.load` and the command line."""
+        check_is_fitted(self)
+        write_bytes(Path(path), self._file)
+
+    def _run(self, X: Any, *, up_to: int | None) -> Tensor:
+        """(N, ...) of all parts of the network, or of those before `up_to`."""
+        check_is_fitted(self)
+        head, compute = self._loaded()
+        cut = head.cut
+        if cut is None:
+            raise RuntimeError("unreachable: a head that was fitted here has its cut")
+        cut.training(False)
+        with _files(X) as paths:
+            if not cut.has_bank:
+                return _through(nn.Sequential(*_modules(head))[:up_to], head, compute, paths)
+            runs = extractor(
+                cut,
+                compute,
+                backbone=head.card.backbone,
+                engine=self._engine,
+                images=len(paths),
+                keep=self.bank == "disk",
+                workers=self.workers,
+            )
+            catalog = Catalog(
+                root=Path(),
+                classes=head.classes,
+                files=tuple(map(str, paths)),
+                labels=np.zeros(len(paths), np.int64),
+            )
+            look = augmentation("none", cut.model.spec, 0)
+            bank = finish(runs.fill(catalog, look, views=1, what="features"))
+        refuse(list(bank.bad))
+        every = np.arange(len(paths))
+        return torch.cat(
+            [
+                compute.infer(cut.trained[:up_to], bank.at(part, 0)).cpu()
+                for part in np.split(every, range(BATCH, len(every), BATCH))
+            ]
+        )
+
+    def _loaded(self) -> tuple[Head, Compute]:
+        """The head on its backbone: what was fitted here, or built again from the file."""
+        if self._live is None:
+            with tempfile.TemporaryDirectory(prefix="tlkit-") as place:
+                path = Path(place) / "head.safetensors"
+                path.write_bytes(self._file)
+                head = artifact.load(path, weights=self._weights)
+            compute = compute_on(self.device, head.card.precision, self.layout)
+            compute.place(head.model)
+            self._live = head, compute
+        return self._live
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the backbone, which is not ours: a pickle is hardly larger than a head file."""
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, "_live": None} if "_live" in state else state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _modules(head: Head) -> Iterator[nn.Module]:
+    return (part for _, part in head.model.parts())
+
+
+def _through(module: nn.Module, head: Head, compute: Compute, paths: Sequence[Path]) -> Tensor:
+    """(N, ...) of a module from pixels on."""
+    spec = head.model.spec
+    found = []
+    for part in batches(
+        paths,
+        lambda image, _: plain(spec, image),
+        sizes=even_parts(len(paths), 32),
+        at_least_px=spec.resize_px,
+    ):
+        refuse(list(part.bad.values()))
+        found.append(compute.infer(module, part.images[:, 0]).cpu())
+    return torch.cat(found)
+
+
+@contextmanager
+def _files(X: Any) -> Iterator[list[Path]]:
+    """The images as files; arrays are written to a folder that goes when the block ends."""
+    from PIL import Image
+
+    images = _each(X)
+    with tempfile.TemporaryDirectory(prefix="tlkit-") as place:
+        paths = []
+        for number, one in enumerate(images):
+            if isinstance(one, str | os.PathLike):
+                paths.append(Path(one).absolute())
+                continue
+            path = Path(place) / f"{number:07d}.png"
+            # Quickly: the file is read once.
+            Image.fromarray(_pixels(one, number)).save(path, compress_level=1)
+            paths.append(path)
+        yield paths
+
+
+def _each(X: Any) -> list[Any]:
+    """The images of X, at least one."""
+    if isinstance(X, str | os.PathLike) or not hasattr(X, "__len__"):
+        raise _refused(f"a {type(X).__name__} as X", "a sequence of paths or of images")
+    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OU" and values.ndim == 2:
+        # A column of a table.
+        if values.shape[1] != 1:
+            raise _refused(f"X of shape {values.shape}", "one column of paths")
+        values = values[:, 0]
+    images = list(values)
+    if not images:
+        raise _refused("X without an image", "at least one")
+    return images
+
+
+def _pixels(image: Any, number: int) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, 3) uint8."""
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not fits or not array.size:
+        raise _refused(
+            f"image {number} of X: a {type(image).__name__}, {array.dtype} of shape {array.shape}",
+            "a path, or uint8 of shape (H, W), (H, W, 1) or (H, W, 3)",
+        )
+    pixels: NDArray[np.uint8] = array
+    return pixels
+
+
+def _must_match(images: int, labels: NDArray[np.int64], classes: NDArray[Any]) -> None:
+    """Raise `DataError` for labels that do not go with the images, or say too little."""
+    names = [str(one) for one in classes]
+    counts = np.bincount(labels, minlength=len(classes))
+    if len(labels) != images:
+        raise _refused(f"{images} images and {len(labels)} labels", "a label for each image")
+    if len(classes) < 2:
+        raise _refused(f"one class: {few(names)}", "labels of at least two classes")
+    if lone := [name for name, count in zip(names, counts, strict=True) if count < 2]:
+        raise _refused(
+            f"one image of {few(lone)}", "at least 2 of each class: to learn from and to judge by"
+        )
+
+
+def _refused(found: str, expected: str) -> DataError:
+    return DataError(
+        "these images cannot be classified", found=found, expected=expected, do="correct X and y"
+    )
