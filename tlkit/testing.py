@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
+import socket
 import subprocess
 import sys
 from collections import Counter, OrderedDict
@@ -25,13 +27,16 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from tlkit.backbone import Backbone, InputSpec, Network, StateDict, Weights, WeightSet
-from tlkit.errors import PluginError, WeightsError, briefly, listing
+from tlkit.errors import OptionError, PluginError, WeightsError, briefly, listing, pick
 from tlkit.weights import obtain
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from tlkit.model.assemble import Cut
 
 Check = Callable[[Backbone], None]
 
@@ -44,14 +49,27 @@ def check_backbone(backbone: Backbone) -> None:
         check(backbone)
 
 
-def checks_for(*backbones: Backbone) -> Any:
-    """A pytest mark that gives a test its `check`: one law of one backbone, to be called."""
+def checks_for(*backbones: Backbone, expected: Mapping[str, str] | None = None) -> Any:
+    """A pytest mark that gives a test its `check`: one law of one backbone, to be called.
+
+    `expected` names laws that are known to be broken, each with its reason: they are expected to
+    fail, and fail the test once they do not. Raises `UnknownName` for a law that there is not.
+    """
     import pytest
+
+    reasons = expected or {}
+    for law in reasons:
+        pick(CHECKS, law, "law of the contract")
+
+    def marks(law: str) -> list[Any]:
+        if law not in reasons:
+            return []
+        return [pytest.mark.xfail(reason=reasons[law], raises=PluginError, strict=True)]
 
     return pytest.mark.parametrize(
         "check",
         [
-            pytest.param(partial(check, backbone), id=f"{backbone.name}-{law}")
+            pytest.param(partial(check, backbone), id=f"{backbone.name}-{law}", marks=marks(law))
             for backbone in backbones
             for law, check in CHECKS.items()
         ],
@@ -363,6 +381,163 @@ def weights_on_the_disk_load(backbone: Backbone) -> None:
         _refuses(backbone, replace(weights, state=state), "all tensors but one")
 
 
+def weight_sets_say_what_they_are(backbone: Backbone) -> None:
+    """Every weight set has the whole of its preprocessing, and a licence if it is published."""
+    faults = []
+    for one in backbone.weights():
+        given: object = one.input
+        if not isinstance(given, InputSpec):
+            faults.append(f"'{one.name}': its input is a {type(given).__name__}")
+        if one.name != "none" and not one.licence.strip():
+            faults.append(f"'{one.name}': no licence")
+    if faults:
+        raise _broken(
+            backbone,
+            "its weight sets do not say what they are",
+            found=listing(faults, most=8),
+            expected="an InputSpec, and the licence of what is published",
+            do="complete `weights`: nobody else knows",
+        )
+
+
+def record_is_pickled(backbone: Backbone) -> None:
+    """The record goes to another process, as programs need that start theirs anew (spawn)."""
+    try:
+        data = pickle.dumps(backbone)
+    except Exception as error:  # pickle raises what the objects raise
+        raise _not_pickled(backbone, briefly(error)) from error
+    code = (
+        "import json, pickle, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        "print(pickle.load(sys.stdin.buffer).name)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(sys.path)],
+        input=data, capture_output=True, check=False,
+    )  # fmt: skip
+    said = ran.stdout.decode(errors="replace").splitlines()[-1:]
+    if said != [backbone.name]:
+        last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise _not_pickled(backbone, "; ".join([*said, *last]) or "nothing")
+
+
+def _not_pickled(backbone: Backbone, found: str) -> PluginError:
+    return _broken(
+        backbone,
+        "its record cannot be pickled",
+        found=found,
+        expected="a record that another process can read",
+        do="make `weights` and `build` functions of the module, or functools.partial of such, and "
+        "no lambdas or functions inside functions",
+    )
+
+
+def building_asks_nobody(backbone: Backbone) -> None:
+    """Listing the weight sets and building without weights open no connection."""
+    # As a machine without a network answers.
+    refused = OSError("no network")
+    with (
+        mock.patch.object(socket.socket, "connect", side_effect=refused),
+        mock.patch.object(socket, "getaddrinfo", side_effect=refused),
+    ):
+        try:
+            backbone.weights()
+            _build_seeded(backbone)
+        except Exception as error:  # whatever a library makes of it
+            raise _broken(
+                backbone,
+                "building it without weights asks the network, or fails",
+                found=briefly(error),
+                expected="no connection: weights come through the weight sets' sources",
+                do="build with pretrained=False, weights=None or the like, and load what is given",
+            ) from error
+
+
+def frozen_stays_frozen(backbone: Backbone) -> None:
+    """A training step of a head leaves every tensor of frozen features bitwise as it was."""
+    import torch
+
+    cut = _with_head(backbone, _build_seeded(backbone))
+    before = {name: one.detach().clone() for name, one in cut.frozen_tensors().items()}
+    start = {name: one.detach().clone() for name, one in cut.trained_tensors().items()}
+    cut.training(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        logits = cut.model(_pixels(backbone, 2))
+        torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    torch.optim.SGD([one for one in cut.model.parameters() if one.requires_grad], lr=0.1).step()
+    changed = [name for name, one in cut.frozen_tensors().items() if not _same(one, before[name])]
+    learnt = any(not _same(one, start[name]) for name, one in cut.trained_tensors().items())
+    if changed or not learnt:
+        raise _broken(
+            backbone,
+            "frozen, it does not stay as it is",
+            found=f"after one step other numbers in {listing(changed, most=8)}"
+            if changed
+            else "a head that did not learn",
+            expected="bitwise the same tensors, and gradients that reach the head",
+            do="let nothing change but parameters that are trained, and detach no output",
+        )
+
+
+def heads_are_saved_and_loaded(backbone: Backbone) -> None:
+    """What a head file holds, put on the backbone built once more, answers bitwise the same."""
+    from safetensors.torch import load, save
+
+    from tlkit.artifact import tensors_of
+
+    first, second = (_with_head(backbone, _build_seeded(backbone)) for _ in range(2))
+    second.put(load(save(tensors_of(first))))
+    strangers = [
+        name
+        for name, one in second.frozen_tensors().items()
+        if not _same(one, first.frozen_tensors()[name])
+    ]
+    images = _pixels(backbone, 2)
+    if strangers or not _same(_logits(backbone, first, images), _logits(backbone, second, images)):
+        raise _broken(
+            backbone,
+            "a head that was saved answers differently when it is loaded",
+            found=f"built again, other numbers in {listing(strangers, most=8)}"
+            if strangers
+            else "other logits for the same images",
+            expected="bitwise the same: everything is in the file or in the weights",
+            do="draw nothing in `build` but from torch's generator, and register what must be kept",
+        )
+
+
+def dense_equals_plain(backbone: Backbone) -> None:
+    """Where a map is flattened, the windows of an image of the crop's size score as it does.
+
+    Kept by networks that average the map, whose dense pass is the plain one, and by those of which
+    there is none: tokens, or a pooling of another kind.
+    """
+    import torch
+
+    from tlkit.predict.dense import window_of
+
+    cut = _with_head(backbone, _settled(backbone))
+    try:
+        window = window_of(cut.model, backbone.name)
+    except OptionError:
+        return
+    if window is None:
+        return
+    images = _pixels(backbone, 2)
+    plain = _logits(backbone, cut, images)
+    with torch.no_grad():
+        found = cut.model.features(cut.model.normalise(images))
+        vectors = torch.cat(list(window.slide(found)), dim=1)
+        dense = cut.model.head(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2]).mean(dim=1)
+    if not _close(dense, plain):
+        raise _broken(
+            backbone,
+            "its dense evaluation is not its plain one",
+            found=f"logits that differ by {float((dense - plain).abs().max()):.3g}",
+            expected="the same for an image of the crop's own size",
+            do="let `neck` flatten the map or take its mean, and nothing besides",
+        )
+
+
 CHECKS: Mapping[str, Check] = {
     check.__name__: check
     for check in (
@@ -383,6 +558,12 @@ CHECKS: Mapping[str, Check] = {
         seed_decides_random_weights,
         loading_is_strict,
         weights_on_the_disk_load,
+        weight_sets_say_what_they_are,
+        record_is_pickled,
+        building_asks_nobody,
+        frozen_stays_frozen,
+        heads_are_saved_and_loaded,
+        dense_equals_plain,
     )
 }
 """Every law of the contract, by name."""
@@ -491,6 +672,39 @@ def _images(backbone: Backbone, count: int, more_px: int = 0) -> Tensor:
     side = spec.crop_px + more_px
     seed = torch.Generator().manual_seed(1)
     return torch.randn(count, spec.channels, side, side, generator=seed)
+
+
+def _pixels(backbone: Backbone, count: int) -> Tensor:
+    """(B, channels, H, W) uint8: noise, the same every time."""
+    import torch
+
+    spec = _none(backbone).input
+    seed = torch.Generator().manual_seed(2)
+    shape = (count, spec.channels, spec.crop_px, spec.crop_px)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=seed)
+
+
+def _with_head(backbone: Backbone, network: Network) -> Cut:
+    """A linear head for three classes in place of the classifier, the features frozen."""
+    import torch
+
+    from tlkit.model.assemble import assemble, cut
+    from tlkit.model.heads import HEADS, make_head
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = assemble(
+            network,
+            lambda width: make_head(HEADS["linear"], width, 3, 0, 0.0),
+            attach="replace",
+            pool="keep",
+        )
+    return cut(model, "features")
+
+
+def _logits(backbone: Backbone, cut: Cut, images: Tensor) -> Any:
+    cut.training(False)
+    return _apply(backbone, "features", cut.model, images)
 
 
 def _vectors_of(backbone: Backbone, network: Network, images: Tensor) -> Any:

@@ -163,10 +163,11 @@ def _densenet(layers: int, weights: Weights) -> Network:
 
 
 def _small(name: str, about: str, spec: InputSpec, build: Callable[[Weights], Network]) -> Backbone:
-    def weights() -> tuple[WeightSet, ...]:
-        return (untrained(spec),)
+    return Backbone(name=name, about=about, weights=partial(_weights, spec), build=build)
 
-    return Backbone(name=name, about=about, weights=weights, build=build)
+
+def _weights(spec: InputSpec) -> tuple[WeightSet, ...]:
+    return (untrained(spec),)
 
 
 inception_small = _small(

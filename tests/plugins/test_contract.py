@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from tlkit.backbone import Backbone
-from tlkit.errors import PluginError
+from tlkit.errors import PluginError, UnknownName
 from tlkit.testing import CHECKS, TINY, check_backbone, checks_for
 
 PLUGINS = (tlkit_vgg, tlkit_resnet, tlkit_densenet, tlkit_inception, tlkit_lite, tlkit_small)
@@ -141,6 +143,36 @@ def own_generator(network):
 
 COUNT = iter(range(1000))
 
+
+def asking(weights):
+    with socket.create_connection(("weights.example", 443)):
+        return TINY.build(weights)
+
+
+def counts_its_steps(network):
+    def count(self, x):
+        if torch.is_grad_enabled():
+            self.steps += 1
+        return x
+
+    last = Apply(count)
+    last.register_buffer("steps", torch.zeros(1))
+    stages = {**{name: part for name, (part,) in network.stages.items()}, "count": last}
+    features = nn.Sequential(OrderedDict(stages))
+    return {"features": features, "stages": {name: (part,) for name, part in stages.items()}}
+
+
+def draws_a_buffer(network):
+    network.features.stage2[1].running_mean.fill_(float(next(COUNT)))
+    return {}
+
+
+def clips_what_it_flattens(network):
+    """The noise that the neck is judged by has no number this large."""
+    network.features.stage2.append(Apply(lambda _, x: 1000 * x))
+    return {"neck": Apply(lambda _, x: x.flatten(1).clamp(max=100))}
+
+
 BREAKS = {
     "weight_sets_are_sound": replace(TINY, weights=lambda: ()),
     "build_gives_a_network": changed(
@@ -172,6 +204,12 @@ BREAKS = {
         TINY, build=lambda weights: TINY.build(replace(weights, state=None))
     ),
     "weights_on_the_disk_load": with_sets(classes=None),
+    "weight_sets_say_what_they_are": with_sets(licence=" "),
+    "record_is_pickled": replace(TINY, build=lambda weights: TINY.build(weights)),
+    "building_asks_nobody": replace(TINY, build=asking),
+    "frozen_stays_frozen": changed(counts_its_steps),
+    "heads_are_saved_and_loaded": changed(draws_a_buffer),
+    "dense_equals_plain": changed(clips_what_it_flattens),
 }
 
 
@@ -209,3 +247,14 @@ def test_checking_a_backbone_holds_it_against_every_law():
     check_backbone(TINY)
     with pytest.raises(PluginError):
         check_backbone(BREAKS["weights_on_the_disk_load"])
+
+
+def test_a_law_that_is_known_to_be_broken_is_expected_to_fail_until_it_does_not():
+    mark = checks_for(TINY, expected={"record_is_pickled": "its build is a lambda"})
+    marked = {one.id: one.marks for one in mark.args[1] if one.marks}
+    assert list(marked) == ["tiny-record_is_pickled"]
+    (expected,) = marked["tiny-record_is_pickled"]
+    assert (expected.name, expected.kwargs["strict"]) == ("xfail", True)
+    assert expected.kwargs["reason"] == "its build is a lambda"
+    with pytest.raises(UnknownName, match="record_is_pickld"):
+        checks_for(TINY, expected={"record_is_pickld": "mistyped"})
