@@ -14,6 +14,7 @@ nothing else in the package prints or exits.
     ├── WeightsError         weights that are not on the disk, cannot be fetched or do not fit
     ├── HeadFileError        a head file that is cut off, altered, too new or does not fit
     ├── TrainingError        a training that cannot go on: its loss is no number, or no memory
+    ├── ExportError          a network that another runtime cannot take, or answers otherwise
     ├── RunFolderError       a run folder that exists already, or cannot be written
     │   └── FitEnded         the fit to go on with has ended: its run folder is there and whole
     └── DiskError            the disk is full or not writable
@@ -95,6 +96,10 @@ class HeadFileError(TlkitError):
 
 class TrainingError(TlkitError):
     """A training that cannot go on: its loss is no longer a number, or there is no memory."""
+
+
+class ExportError(TlkitError):
+    """A network that another runtime cannot take, or answers otherwise than tlkit."""
 
 
 class RunFolderError(TlkitError):

@@ -539,3 +539,42 @@ def test_inspect_shows_what_a_stranger_wrote_without_obeying_it(run, fitted, tmp
     assert shown.exit_code == 0, shown.output
     assert "\x1b" not in shown.stdout
     assert r"a\x1b[2Jb, c\u202ed, e\nf" in shown.stdout
+
+
+def test_explain_writes_a_picture_for_each_image(run, fitted, colours, tmp_path):
+    (tmp_path / "bad.png").write_text("none")
+    asked = run("explain", colours / "red", tmp_path / "bad.png", "--head", fitted)
+    assert asked.exit_code == 1
+    assert "bad.png" in asked.stderr
+    pictures = sorted(one.name for one in (tmp_path / "explained").iterdir())
+    assert pictures == [f"{number:03d}.png" for number in range(8)]
+    assert asked.stdout.count(".png") == 16
+    again = run("explain", colours / "red" / "000.png", "--head", fitted, "--class", "blue")
+    assert again.exit_code == 0, again.stderr
+    assert (tmp_path / "explained-2" / "000.png").is_file()
+    assert run("explain", colours, "--head", fitted, "--class", "bleu").exit_code == 2
+
+
+def test_answers_that_are_unsure_stand_in_every_format(run, fitted, colours, tmp_path):
+    ask = ("predict", colours, "--head", fitted, "--reject-below", "1", "--format")
+    table = run(*ask, "table").stdout
+    assert table.count("unsure") == 24
+    lines = run(*ask, "csv").stdout.splitlines()
+    assert lines[0].startswith("path,answer,class_1,probability_1")
+    assert all(",unsure," in line for line in lines[1:])
+    for line in run(*ask, "jsonl").stdout.splitlines():
+        assert (json.loads(line)["answer"], json.loads(line)["unsure"]) == ("unsure", True)
+    judged = run("evaluate", colours, "--head", fitted, "--reject-below", "0.9")
+    assert "answered" in judged.stdout
+    assert "calibration error" in judged.stdout
+
+
+def test_export_writes_a_folder_and_says_how_it_compares(run, fitted, colours, tmp_path):
+    asked = run("export", fitted, "--to", "torch", "--out", tmp_path / "out", "--images", colours)
+    assert asked.exit_code == 0, asked.stderr
+    assert "largest change of a probability" in asked.stdout
+    assert "accuracy of the head" in asked.stdout
+    assert (tmp_path / "out" / "model.pt2").is_file()
+    refused = run("export", fitted, "--to", "torch", "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "there already" in refused.stderr

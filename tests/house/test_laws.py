@@ -104,7 +104,9 @@ def test_every_option_stands_in_the_readme(record):
 
 
 def test_the_help_names_every_row_of_the_tables():
+    from tlkit.cli.export import FORMATS_HELP
     from tlkit.data.transforms import PRESETS
+    from tlkit.export.formats import FORMATS
     from tlkit.model.heads import HEADS
     from tlkit.predict.tta import POLICIES
     from tlkit.train.schedule import SCHEDULES
@@ -114,6 +116,7 @@ def test_the_help_names_every_row_of_the_tables():
     assert allowed["augment"] == f"auto, {', '.join(PRESETS)} or FILE"
     assert allowed["schedule"] == ", ".join(SCHEDULES)
     assert allowed["tta"] == ", ".join(POLICIES)
+    assert tuple(FORMATS) == FORMATS_HELP
 
 
 def test_every_command_stands_in_the_readme():

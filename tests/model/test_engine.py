@@ -215,8 +215,8 @@ def test_openvino_is_imported_without_the_package_that_calls_home():
     pytest.importorskip("openvino")
     code = """
 import sys
-from tlkit.model.engine import _without_telemetry
-with _without_telemetry():
+from tlkit.model.engine import without_telemetry
+with without_telemetry():
     import openvino
 sys.exit(bool({"openvino_telemetry", "openvino_telemetry.main"} & set(sys.modules)))
 """

@@ -341,7 +341,7 @@ def _inductor(
 def _openvino(
     module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: Keep
 ) -> Submit:
-    with _without_telemetry():
+    with without_telemetry():
         import openvino
     precision = {"fp32": "f32", "bf16": "bf16"}[compute.precision]
     wanted = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
@@ -414,7 +414,7 @@ def _kept_at(module: nn.Module, example: Tensor, version: str, *, any_size: bool
 
 
 @contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
+def without_telemetry() -> Iterator[None]:
     """Openvino tells its makers that it was imported, unless their package is not there."""
     name = "openvino_telemetry"
     if name in sys.modules or "openvino" in sys.modules:

@@ -1,0 +1,81 @@
+"""`tlkit explain`: where on images a class was seen."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("explain")
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.option("--head", metavar="FILE", help="A head file or run folder.  [default: the newest]")
+@click.option(
+    "--weights", metavar="FILE", default="", help="The weight file of a head fitted on one."
+)
+@click.option(
+    "--class",
+    "target",
+    metavar="NAME",
+    default="",
+    help="The class to look for.  [default: of each image the likeliest]",
+)
+@click.option(
+    "--out", metavar="DIR", help="A new folder for the pictures.  [default: explained, numbered]"
+)
+@click.option("--device", default="auto", show_default=True, help="Where to compute.")
+def command(
+    paths: tuple[str, ...],
+    head: str | None,
+    weights: str,
+    target: str,
+    out: str | None,
+    device: str,
+) -> None:
+    """Show on the images in PATHS what made the head name a class: a picture of each, in DIR.
+
+    Red is what speaks for the class. Where the head is linear on an average the map is exact (CAM);
+    elsewhere it is Grad-CAM, which needs the extra tlkit[explain].
+
+    \b
+    tlkit explain photos/
+    tlkit explain cat.jpg --class dog --out why
+    """
+    from tlkit.classifier import load
+    from tlkit.cli import show
+    from tlkit.cli.predict import expand
+    from tlkit.data.folder import find_images
+    from tlkit.data.images import BadImage
+    from tlkit.files import new_folder
+    from tlkit.report.explain import explain, picture_names, write_picture
+    from tlkit.steps import Tick
+
+    found = find_images(expand(paths))
+    classifier = load(head, weights=weights)
+    names = picture_names(found)
+    place = _free() if out is None else Path(out)
+    rows: list[list[str]] = []
+    bad = 0
+    with show.meter() as tell, new_folder(place) as staged:
+        explained = explain(classifier.head, found, target=target, device=device)
+        for number, one in enumerate(explained):
+            tell(Tick(what="explaining", done=number + 1, total=len(found)))
+            if isinstance(one, BadImage):
+                bad += 1
+                show.unreadable(one)
+                continue
+            write_picture(one, staged / names[number])
+            chance = dict(one.prediction.top(len(classifier.classes)))[one.target]
+            rows.append([str(found[number]), one.target, f"{chance:.4f}", names[number]])
+    show.table(["path", "class", "probability", f"in {place}"], rows, right=[2])
+    if bad:
+        click.echo(f"{bad} of {len(found)} images could not be read", err=True)
+        sys.exit(1)
+
+
+def _free() -> Path:
+    """explained, with a number behind it from the second on."""
+    names = ("explained" if n == 1 else f"explained-{n}" for n in itertools.count(1))
+    return next(path for path in map(Path, names) if not path.exists())

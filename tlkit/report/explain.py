@@ -1,0 +1,249 @@
+"""Explain: where on an image a class was seen, as a class activation map.
+
+In: a `Head`, images. Out: for each an `Explanation`, and the picture that shows it.
+Where a linear layer stands on the average of a map, the map is exact (CAM: Zhou et al. 2015,
+arXiv 1512.04150): its mean is the class's score. Elsewhere, for token networks too, it is Grad-CAM
+(Selvaraju et al. 2016, arXiv 1610.02391), by the grad-cam library.
+A map says what the score hangs on and not why; it is as coarse as the network's last map.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from tlkit.artifact import Head
+from tlkit.backbone import InputSpec
+from tlkit.data.images import BadImage, Pixels, Unreadable, read
+from tlkit.data.transforms import plain
+from tlkit.errors import OptionError, pick
+from tlkit.files import write_bytes
+from tlkit.model.assemble import Assembled
+from tlkit.model.device import compute_on
+from tlkit.model.heads import Scale
+from tlkit.predict.run import Prediction
+
+PX = 448
+"""Side of a picture, at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Where on one image a class was seen."""
+
+    prediction: Prediction
+    """Of the plain view."""
+    target: str
+    """The class that is explained."""
+    map: NDArray[np.float32]
+    """(h, w) over the plain view, from 0 to 1, its largest number; 0 throughout where nothing on
+    the image speaks for the class."""
+    square: Pixels
+    """The plain view in colour, at least `PX` pixels wide."""
+
+    def overlay(self) -> Pixels:
+        """The square with the map on it, from blue to red: (PX, PX, 3)."""
+        side = len(self.square)
+        smooth = cv2.resize(self.map, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        heat = cv2.applyColorMap(np.round(255 * smooth).astype(np.uint8), cv2.COLORMAP_TURBO)
+        heat = cv2.cvtColor(heat, cv2.COLOR_BGR2RGB)
+        # What is cold stays a photo.
+        share = 0.15 + 0.45 * smooth[:, :, None]
+        mixed: Pixels = np.round(self.square * (1 - share) + heat * share).astype(np.uint8)
+        return mixed
+
+
+def explain(
+    head: Head, paths: Sequence[Path], *, target: str = "", device: str = "auto"
+) -> Iterator[Explanation | BadImage]:
+    """An explanation for each path in order; of the likeliest class, where no `target` is named.
+
+    Raises `UnknownName` for a class that the head does not know, and `OptionError` where the
+    network has no map to show, or the library is missing.
+    """
+    known = {name: number for number, name in enumerate(head.classes)}
+    wanted = pick(known, target, "class") if target else None
+    compute = compute_on(device, "fp32")
+    model = head.model.eval()
+    compute.place(model)
+    see = _averaged(model) or _by_gradient(model, str(head.path))
+    temperature = head.card.calibration.temperature
+    for path in paths:
+        try:
+            image = read(path, at_least_px=PX)
+        except Unreadable as error:
+            yield BadImage(path=path, reason=str(error))
+            continue
+        square = torch.from_numpy(plain(model.spec, image).copy()).permute(2, 0, 1)[None]
+        logits, shown = see(compute.send(square), wanted)
+        soft = (logits.double() / temperature).softmax(dim=0).cpu().numpy()
+        prediction = Prediction(path=path, classes=head.classes, probabilities=soft)
+        yield Explanation(
+            prediction=prediction,
+            target=target or prediction.label,
+            map=_scaled(shown),
+            square=_large(model.spec, image),
+        )
+
+
+See = Callable[[Tensor, int | None], tuple[Tensor, NDArray[np.float32]]]
+"""One image (1, channels, H, W) uint8, and the class, or None for the likeliest -> logits (C,),
+map (h, w)."""
+
+
+def _averaged(model: Assembled) -> See | None:
+    """How a linear head on an average is explained; None where it is not one."""
+    layers = model.head.get_submodule("layers")
+    scale = model.head.get_submodule("scale")
+    if not (isinstance(layers, nn.Linear) and isinstance(scale, Scale)):
+        return None
+    if not (isinstance(model.body, nn.Identity) and _takes_the_mean(model)):
+        return None
+    weight, shift, factor = layers.weight, scale.shift[:, None, None], scale.factor[:, None, None]
+
+    def see(image: Tensor, wanted: int | None) -> tuple[Tensor, NDArray[np.float32]]:
+        with torch.inference_mode():
+            found = model.features(model.normalise(image))
+            logits = model.head(model.neck(found))[0]
+            target = int(logits.argmax()) if wanted is None else wanted
+            places = (found[0] - shift) * factor
+            return logits, torch.einsum("f,fhw->hw", weight[target], places).cpu().numpy()
+
+    return see
+
+
+def _takes_the_mean(model: Assembled) -> bool:
+    """Whether the neck takes the mean of a map: judged by what it does, so no plugin need say."""
+    px = model.spec.crop_px
+    device = model.normalise.mean.device
+    with torch.inference_mode():
+        image = torch.zeros(1, model.spec.channels, px, px, dtype=torch.uint8, device=device)
+        found = model.features(model.normalise(image))
+        if found.ndim != 4:
+            return False
+        random = torch.Generator().manual_seed(0)
+        noise = torch.randn(found.shape, generator=random).to(device)
+        vector, mean = model.neck(noise), noise.mean(dim=(2, 3))
+    return vector.shape == mean.shape and torch.allclose(vector, mean, rtol=1e-4, atol=1e-5)
+
+
+def _by_gradient(model: Assembled, name: str) -> See:
+    """How any other network is explained."""
+    if find_spec("pytorch_grad_cam") is None:
+        raise OptionError(
+            f"the network of {name} needs a package that is not installed to be explained",
+            found="no grad-cam",
+            expected="the extra tlkit[explain]: its head is not linear on an average",
+            do="pip install 'tlkit[explain]'",
+        )
+    rest = nn.Sequential(model.features, model.neck, model.body, model.head)
+    layer = _layer(model, rest)
+    if layer is None:
+        raise OptionError(
+            f"the network of {name} has nothing that could be shown on an image",
+            found="no stage whose output has places, maps or tokens, that the score hangs on",
+            expected="a convolutional network, or one of tokens on a square grid",
+            do="explain with another backbone",
+        )
+
+    def see(image: Tensor, wanted: int | None) -> tuple[Tensor, NDArray[np.float32]]:
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        inputs = model.normalise(image).requires_grad_()
+        cam: Any = GradCAM(model=rest, target_layers=[layer], reshape_transform=_as_map)
+        try:
+            targets = None if wanted is None else [ClassifierOutputTarget(wanted)]
+            shown = cam(input_tensor=inputs, targets=targets)[0]
+            return cam.outputs[0].detach(), np.asarray(shown, np.float32)
+        finally:
+            cam.activations_and_grads.release()
+
+    return see
+
+
+def _layer(model: Assembled, rest: nn.Module) -> nn.Module | None:
+    """The last module whose output has places on which the score hangs; None where none has.
+
+    Behind the last block of a transformer only the class token counts: the others have no gradient.
+    """
+    stages = [part for parts in model.stages.values() for part in parts]
+    asked = [model.features, *(one for one in reversed(stages) if isinstance(one, nn.Module))]
+    outputs: dict[int, Tensor] = {}
+
+    def keep(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.retain_grad()
+            outputs[id(module)] = output
+
+    hooks = [one.register_forward_hook(keep) for one in {id(m): m for m in asked}.values()]
+    try:
+        px, device = model.spec.crop_px, model.normalise.mean.device
+        noise = torch.Generator().manual_seed(0)
+        image = torch.randn(1, model.spec.channels, px, px, generator=noise).to(device)
+        rest(image.requires_grad_()).max().backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        rest.zero_grad()
+    for one in asked:
+        output = outputs.get(id(one))
+        if output is None or output.grad is None or output.ndim not in (3, 4):
+            continue
+        grid = _as_map(output.grad)[0]
+        if grid[0].numel() > 1 and int((grid.abs().sum(dim=0) > 0).sum()) > 1:
+            return one
+    return None
+
+
+def _as_map(found: Tensor) -> Tensor:
+    """Maps as they are; tokens (B, T, F) -> (B, F, s, s), without those before the grid."""
+    if found.ndim == 4:
+        return found
+    side = math.isqrt(found.shape[1])
+    behind = found[:, found.shape[1] - side**2 :].mT
+    return behind.reshape(*behind.shape[:2], side, side)
+
+
+def _scaled(shown: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What speaks for the class, as shares of its largest number."""
+    positive = np.maximum(shown, 0).astype(np.float32)
+    top = float(positive.max())
+    return positive / top if top > 0 else positive
+
+
+def _large(spec: InputSpec, image: Pixels) -> Pixels:
+    """The plain view as people want to see it."""
+    times = max(1, math.ceil(PX / spec.crop_px))
+    larger = replace(
+        spec, crop_px=times * spec.crop_px, resize_px=times * spec.resize_px,
+        channels=3, mean=(0.0,) * 3, std=(1.0,) * 3,
+    )  # fmt: skip
+    return plain(larger, image)
+
+
+def picture_names(paths: Sequence[Path]) -> list[str]:
+    """For each image the name of its picture: its own, numbered where several would have one."""
+    stems = [path.stem for path in paths]
+    if len({one.casefold() for one in stems}) == len(stems):
+        return [f"{one}.png" for one in stems]
+    return [f"{number:05d}-{one}.png" for number, one in enumerate(stems, start=1)]
+
+
+def write_picture(one: Explanation, path: Path) -> None:
+    """Write the overlay as a PNG. Raises `DiskError`."""
+    file = io.BytesIO()
+    Image.fromarray(one.overlay()).save(file, format="PNG")
+    write_bytes(path, file.getvalue())
