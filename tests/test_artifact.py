@@ -47,10 +47,11 @@ def test_a_card_survives_being_written_and_read(head):
     )
 
 
-def test_only_what_was_trained_is_in_the_file(head):
+def test_only_what_was_learnt_is_in_the_file(head):
     tensors, _ = parts(head)
     assert set(tensors) == {
-        "head.scale.shift", "head.scale.factor", "head.layers.weight", "head.layers.bias"
+        "head.scale.shift", "head.scale.factor", "head.layers.weight", "head.layers.bias",
+        "familiar.prototypes",
     }  # fmt: skip
 
 

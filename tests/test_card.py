@@ -51,6 +51,7 @@ cards = st.builds(
         Calibration,
         images=counts,
         temperature=st.floats(0.01, 100),
+        similarities=st.sampled_from([(), tuple(n / 100 for n in range(101))]),
         thresholds=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=3).map(tuple),
     ),
     versions=st.dictionaries(text, text, max_size=3),

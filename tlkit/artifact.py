@@ -155,6 +155,7 @@ def load(path: Path, *, weights: str = "") -> Head:
             path, f"a plan that {card.backbone} cannot follow: {error.about}; {error.found}",
             "the plan of a fit", "install the versions that it was made with (`tlkit inspect`)",
         ) from error  # fmt: skip
+    _make_room(path, built.cut, card, entries)
     _must_fit(path, built.cut, entries)
     with _whole(path):
         tensors = from_bytes(path.read_bytes())
@@ -342,6 +343,25 @@ def _start(path: Path, card: Card, backbone: Backbone, weights: str) -> Weights 
             "name it: --weights FILE",
         )
     return replace(start, state=WeightFile(Path(weights)).fetch())
+
+
+def _make_room(path: Path, cut: Cut, card: Card, entries: Mapping[str, Entry]) -> None:
+    """For the prototypes of what the head has learnt from, where it has any."""
+    import torch
+
+    from tlkit.model.familiar import TENSOR, Familiar
+
+    one = entries.get(TENSOR)
+    width = len(cut.model.head.get_submodule("scale").get_buffer("shift"))
+    sound = one is None or (len(one.shape) == 2 and one.shape[1] == width and one.shape[0] > 0)
+    if not sound or (one is not None) != bool(card.calibration.similarities):
+        raise refused(
+            path, f"{TENSOR} of shape {None if one is None else one.shape}",
+            f"(M, {width}), with what the card says of them", "do not trust it",
+        )  # fmt: skip
+    if one is not None:
+        # No more than the file holds: its header was held against its size.
+        cut.model.familiar = Familiar(torch.zeros(one.shape, dtype=torch.float16))
 
 
 def _must_fit(path: Path, cut: Cut, entries: Mapping[str, Entry]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tlkit.card import Calibration
+from tlkit.card import QUANTILES, Calibration
 
 Floats = NDArray[np.float64]
 
@@ -26,18 +26,33 @@ are all right say little, and would have a temperature of nought."""
 RANGE = (0.05, 20.0)
 """Temperatures that are tried."""
 
+SHARES = np.linspace(0, 1, QUANTILES)
+
 MOST_STEPS = 100
 """Thresholds in a card."""
 
 
-def calibration_of(probabilities: Floats, labels: NDArray[np.int64]) -> Calibration:
-    """What images that chose nothing but the epoch tell of probabilities (N, C)."""
+def calibration_of(
+    probabilities: Floats, labels: NDArray[np.int64], similarities: Floats | None = None
+) -> Calibration:
+    """What images that chose nothing but the epoch tell of probabilities (N, C).
+
+    `similarities` (N,) say how near each is to what was learnt from, where that is known.
+    """
     temperature = temperature_of(probabilities, labels)
     return Calibration(
         images=len(labels),
         temperature=temperature,
         thresholds=thresholds_of(tempered(probabilities, temperature), labels),
+        similarities=()
+        if similarities is None
+        else tuple(float(one) for one in np.quantile(similarities, SHARES)),
     )
+
+
+def familiarity(calibration: Calibration, similarity: float) -> float:
+    """The share of the validation images that are less like what was learnt from."""
+    return float(np.interp(similarity, calibration.similarities, SHARES))
 
 
 def tempered(probabilities: Floats, temperature: float) -> Floats:

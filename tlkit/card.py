@@ -26,6 +26,8 @@ LARGEST = 16 << 20
 DEEPEST = 32
 """Levels of lists and objects, one in another."""
 LEAST_TEMPERATURE = 1e-3
+QUANTILES = 101
+"""Of a calibration's similarities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class Calibration:
     """What logits are divided by before the softmax."""
     thresholds: tuple[tuple[float, float], ...]
     """(probability, share that is right of the images at least that sure), both growing."""
+    similarities: tuple[float, ...]
+    """Quantiles from 0 to 1 of how near the images are to what was learnt from, growing
+    (model/familiar.py); empty where a head does not know that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,9 @@ def _off(card: Card) -> str:
         return f"the precision {card.precision}"
     if not LEAST_TEMPERATURE <= card.calibration.temperature <= 1 / LEAST_TEMPERATURE:
         return f"the temperature {card.calibration.temperature}"
+    similarities = card.calibration.similarities
+    if list(similarities) != sorted(similarities) or len(similarities) not in (0, QUANTILES):
+        return "quantiles that do not grow, or are not all there"
     return ""
 
 

@@ -359,7 +359,8 @@ def _about(parts: Parts) -> Iterator[Note]:
 
 def _calibrated(trained: Trained) -> tuple[Trained, Calibration]:
     """With the probabilities that the head gives from now on."""
-    calibration = calibration_of(trained.val_probabilities, trained.val_labels)
+    unseen = trained.unseen
+    calibration = calibration_of(unseen.probabilities, unseen.labels, trained.val_similarities)
 
     def after(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         return tempered(probabilities, calibration.temperature)

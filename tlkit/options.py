@@ -478,6 +478,13 @@ class PredictOptions(Checked):
         "what makes a share P of the answers right, as on the validation images of the fit.",
         metavar="P or precision:P",
     )
+    reject_unlike: float = option(
+        0.0,
+        'Answer "unsure" where the image is less like those learnt from than this share of the '
+        "validation images were; heads on frozen features know. 0: never.",
+        min=0.0,
+        max=1.0,
+    )
     batch: int = option(32, "Images in one step of the network.", min=1)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
     precision: str = option(

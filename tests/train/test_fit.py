@@ -209,7 +209,7 @@ def test_a_frozen_backbone_gives_a_head_of_kilobytes(colours, tmp_path):
     result = tlkit.fit(colours, out=tmp_path / "run")
     assert result.card.backbone == "efficientnet_lite0"
     assert result.head.stat().st_size < 64 * 1024
-    assert {name.split(".")[0] for name in tensors_in(result.head)} == {"head"}
+    assert {name.split(".")[0] for name in tensors_in(result.head)} == {"head", "familiar"}
 
 
 def test_runs_are_numbered_and_the_newest_is_found(colours):

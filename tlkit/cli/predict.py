@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
 
+NUMBERS = ("probability", "familiarity")
+"""What the names of columns with numbers begin with."""
+
 
 class WithTta(click.Command):
     """A command whose --tta may stand alone."""
@@ -124,7 +127,11 @@ def command(
     bad = 0
     with show.meter() as tell:
         classifier, options = asked(heads, weights, options, tell)
-        layout = Layout(min(top, len(classifier.classes)), answers=bool(options.reject_below))
+        layout = Layout(
+            top=min(top, len(classifier.classes)),
+            answers=bool(options.reject_below or options.reject_unlike),
+            familiarity=options.reject_unlike > 0,
+        )
 
         def results() -> Iterator[Prediction | BadImage]:
             nonlocal bad
@@ -183,12 +190,15 @@ class Layout:
     """Classes of each image."""
     answers: bool
     """Whether the answer stands there too, since it may be none of the classes."""
+    familiarity: bool
+    """Whether that stands there too."""
 
     @property
     def columns(self) -> list[str]:
         """Names, as a file has them; the last is for images that could not be read."""
         each = [f"{name}_{i}" for i in range(1, self.top + 1) for name in ("class", "probability")]
-        return ["path", *["answer"] * self.answers, *each, "error"]
+        asked = ["answer"] * self.answers + ["familiarity"] * self.familiarity
+        return ["path", *asked, *each, "error"]
 
     def row(self, one: Prediction | BadImage) -> list[Any]:
         """A cell for each column."""
@@ -196,8 +206,8 @@ class Layout:
 
         if isinstance(one, BadImage):
             return [str(one.path), *[""] * (len(self.columns) - 2), one.reason]
-        answer = [one.label] * self.answers
-        return [str(one.path), *answer, *(cell for pair in one.top(self.top) for cell in pair), ""]
+        asked = [one.label] * self.answers + [one.familiarity] * self.familiarity
+        return [str(one.path), *asked, *(cell for pair in one.top(self.top) for cell in pair), ""]
 
     def record(self, one: Prediction | BadImage) -> dict[str, Any]:
         """As JSON takes it."""
@@ -207,7 +217,8 @@ class Layout:
             return {"path": str(one.path), "error": one.reason}
         top = [{"class": name, "probability": likely} for name, likely in one.top(self.top)]
         answer = {"answer": one.label, "unsure": one.unsure} if self.answers else {}
-        return {"path": str(one.path), **answer, "top": top}
+        known = {"familiarity": one.familiarity} if self.familiarity else {}
+        return {"path": str(one.path), **answer, **known, "top": top}
 
 
 def _write(
@@ -224,7 +235,7 @@ def _write(
                 for row in rows
                 if not row[-1]
             ],
-            right=[i for i, name in enumerate(layout.columns) if name.startswith("probability")],
+            right=[i for i, name in enumerate(layout.columns) if name.startswith(NUMBERS)],
         )
     elif form == "parquet" and out is not None:
         _parquet([layout.row(one) for one in results], out, layout.columns)
@@ -270,7 +281,7 @@ def _parquet(rows: list[list[Any]], out: Path, names: Sequence[str]) -> None:
         name: [row[i] if row[i] != "" else None for row in rows] for i, name in enumerate(names)
     }
     kinds = {
-        name: pyarrow.float64() if name.startswith("probability") else pyarrow.string()
+        name: pyarrow.float64() if name.startswith(NUMBERS) else pyarrow.string()
         for name in columns
     }
     table = pyarrow.table({n: pyarrow.array(v, kinds[n]) for n, v in columns.items()})

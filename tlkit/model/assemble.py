@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlkit.backbone import InputSpec, Network
 from tlkit.errors import OptionError, PluginError, unknown
+from tlkit.model.familiar import Familiar
 
 FREEZE = ("features", "backbone", "none")
 
@@ -85,6 +86,8 @@ class Assembled(nn.Module):
         self.neck = neck
         self.body = body
         self.head = head
+        self.familiar: Familiar | None = None
+        """What tells whether an image is like those that the head has learnt from."""
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(self.neck(self.features(self.normalise(images)))))

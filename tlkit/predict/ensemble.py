@@ -22,7 +22,7 @@ from tlkit.data.folder import scan_for_choosing
 from tlkit.data.images import BadImage, refuse
 from tlkit.errors import HeadFileError, OptionError, listing
 from tlkit.options import PredictOptions
-from tlkit.predict.reject import believed, threshold_of
+from tlkit.predict.reject import rule_of
 from tlkit.predict.run import Prediction, prepare, together
 from tlkit.predict.shared import groups
 from tlkit.steps import Tick, finish
@@ -68,7 +68,7 @@ def check(heads: Sequence[Head], options: PredictOptions) -> None:
     if options.learn_weights:
         options.refuse(["head_weights"], "one of --head-weights and --learn-weights")
     weights_of(heads, options)
-    threshold_of(heads, options)
+    rule_of(heads, options)
     for group in groups(heads):
         prepare([heads[i] for i in group], options)
 
@@ -154,7 +154,12 @@ def join(answers: Sequence[Prediction], weights: Floats, combine: str) -> Predic
     if len(answers) == 1:
         return answers[0]
     rows = np.stack([one.probabilities for one in answers])
-    return replace(answers[0], probabilities=combined(rows, weights, combine))
+    known = [one.familiarity for one in answers if one.familiarity is not None]
+    return replace(
+        answers[0],
+        probabilities=combined(rows, weights, combine),
+        familiarity=float(np.mean(known)) if len(known) == len(answers) else None,
+    )
 
 
 def predict(
@@ -166,13 +171,13 @@ def predict(
     """
     options = finish(settle(heads, options))
     weights = weights_of(heads, options)
-    threshold = threshold_of(heads, options)
+    rule = rule_of(heads, options)
     for one in members(heads, paths, options):
         if isinstance(one, BadImage):
             yield one
             continue
         joined = join(one, weights, options.combine)
-        yield replace(joined, unsure=not believed(joined.probabilities, threshold))
+        yield replace(joined, unsure=not rule.believes(joined))
 
 
 def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, None, PredictOptions]:

@@ -1,24 +1,57 @@
 """Reject: "unsure" in the place of a name that is likely wrong.
 
 In: what heads together make of an image. Out: whether that is to be believed.
-A head's card says how often answers of which probability were right on its validation images.
+A head's card says how often answers of which probability were right on its validation images, and
+how like what was learnt from those were (model/familiar.py).
 Not here: probabilities (run.py), and what makes them believable at all (tlkit/calibration.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tlkit.artifact import Head
 from tlkit.calibration import threshold_for
 from tlkit.errors import OptionError
 from tlkit.options import PredictOptions
+from tlkit.predict.run import Prediction
 
 OF_PRECISION = "precision:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """When an answer is believed."""
+
+    likely: float
+    """The probability that the likeliest class must have."""
+    familiar: float
+    """The familiarity that the image must have."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether there is any answer that is not believed."""
+        return self.likely > 0 or self.familiar > 0
+
+    def believes(self, one: Prediction) -> bool:
+        """Whether the class is likely enough and the image familiar enough."""
+        known = one.familiarity is None or one.familiarity >= self.familiar
+        return known and bool(one.probabilities.max() >= self.likely)
+
+
+def rule_of(heads: Sequence[Head], options: PredictOptions) -> Rule:
+    """What the options ask of answers. Raises `OptionError` for what the heads cannot tell."""
+    strangers = [str(one.path) for one in heads if one.model.familiar is None]
+    if options.reject_unlike and strangers:
+        raise OptionError(
+            "a head does not know what is unlike the images that it has learnt from",
+            found=f"--reject-unlike {options.reject_unlike:g}, for {', '.join(strangers)}",
+            expected="heads on frozen features, whose vectors are known from the fit",
+            do="leave it out, or use --reject-below",
+        )
+    return Rule(likely=threshold_of(heads, options), familiar=options.reject_unlike)
 
 
 def threshold_of(heads: Sequence[Head], options: PredictOptions) -> float:
@@ -56,12 +89,6 @@ def threshold_of(heads: Sequence[Head], options: PredictOptions) -> float:
             "ask for less, or give a probability",
         )  # fmt: skip
     return threshold
-
-
-def believed(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """(..., C) -> (...): whether the likeliest class is likely enough."""
-    found: NDArray[np.bool_] = probabilities.max(axis=-1) >= threshold
-    return found
 
 
 def _refuse(found: str, expected: str, do: str) -> NoReturn:

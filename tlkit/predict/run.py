@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tlkit import cache
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
+from tlkit.calibration import familiarity
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.images import BadImage
 from tlkit.model.device import Compute, compute_on
@@ -35,8 +36,8 @@ log = logging.getLogger("tlkit")
 Stretch = Sequence[tuple[int, Seen | BadImage]]
 """Images that were read one after another, by their positions in the list of paths."""
 
-Answers = Callable[[], list[list[NDArray[np.float64]]]]
-"""Waits for the weighted means over the V views: for each image, for each head, (C,)."""
+Answers = Callable[[], "list[list[Answer]]"]
+"""Waits for the weighted means over the V views: for each image, for each head."""
 
 LARGEST_CHANGE = 0.01
 """Of a probability, by another precision than the head was fitted with, for --precision auto."""
@@ -55,8 +56,12 @@ class Prediction:
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
     """(C,), sums to 1."""
+    familiarity: float | None = None
+    """The share of the validation images that were less like what was learnt from: near 0 for an
+    image of something else. None where the head does not know."""
     unsure: bool = False
-    """Whether no class is likely enough, where that was asked for (`reject_below`)."""
+    """Whether no class is likely enough, or the image not familiar enough, where that was asked for
+    (`reject_below`, `reject_unlike`)."""
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The `count` likeliest classes with their probabilities, likeliest first."""
@@ -67,6 +72,28 @@ class Prediction:
     def label(self) -> str:
         """The likeliest class, or "unsure"."""
         return UNSURE if self.unsure else self.top(1)[0][0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one head makes of one image."""
+
+    probabilities: NDArray[np.float64]
+    """(C,)"""
+    similarity: float | None
+    """How near it is to what the head has learnt from; None where it does not know."""
+
+    def of(self, head: Head, path: Path) -> Prediction:
+        """In the words of that head."""
+        calibration = head.card.calibration
+        return Prediction(
+            path=path,
+            classes=head.classes,
+            probabilities=self.probabilities,
+            familiarity=None
+            if self.similarity is None
+            else familiarity(calibration, self.similarity),
+        )
 
 
 def predict(
@@ -105,7 +132,7 @@ def together(
                     yield one
                     continue
                 yield tuple(
-                    Prediction(path=paths[position], classes=head.classes, probabilities=row)
+                    row.of(head, paths[position])
                     for head, row in zip(heads, next(left), strict=True)
                 )
 
@@ -132,11 +159,13 @@ def _begun(
         yield stretch, ready.submit(good)
 
 
-def _change(
-    one: Sequence[Sequence[NDArray[np.float64]]], other: Sequence[Sequence[NDArray[np.float64]]]
-) -> float:
+def _change(one: Sequence[Sequence[Answer]], other: Sequence[Sequence[Answer]]) -> float:
     """The largest difference between probabilities of the same images by the same heads."""
-    return float(np.abs(np.array(one) - np.array(other)).max())
+    first, second = (
+        np.array([[answer.probabilities for answer in row] for row in rows])
+        for rows in (one, other)
+    )
+    return float(np.abs(first - second).max())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +179,7 @@ class Ready:
     """How whole images are scored, where a view is one; None: as any other image."""
     batch: int
     spec: InputSpec
-    temperatures: tuple[float, ...]
-    """H numbers that logits are divided by before the softmax."""
+    heads: tuple[Head, ...]
     crops: Runner | None = None
     """What runs the frozen part of crops, or all of a head that has none; None before `started`."""
     wholes: Runner | None = None
@@ -202,16 +230,19 @@ class Ready:
         views = [start + np.array(one.of) for start, one in zip(starts, images, strict=True)]
         logits = self._begin(images)
 
-        def answers() -> list[list[NDArray[np.float64]]]:
+        def answers() -> list[list[Answer]]:
             if not images:
                 return []
             where = torch.from_numpy(np.stack(views))
-            each = [
-                (one.double() / temperature).softmax(dim=1)[where]
-                for one, temperature in zip(logits(), self.temperatures, strict=True)
-            ]
-            means = [(one * weights[:, None]).sum(dim=1) / weights.sum() for one in each]
-            return [[mean[number].numpy() for mean in means] for number in range(len(images))]
+            found = []
+            for head, one in zip(self.heads, logits(), strict=True):
+                count = len(head.classes)
+                scores, told = one[:, :count].double(), one[:, count:].double()
+                soft = (scores / head.card.calibration.temperature).softmax(dim=1)
+                rows = torch.cat([soft, told], dim=1)[where]
+                mean = (rows * weights[:, None]).sum(dim=1) / weights.sum()
+                found.append([_answer(row, count) for row in mean.numpy()])
+            return [list(one) for one in zip(*found, strict=True)]
 
         return answers
 
@@ -274,6 +305,12 @@ class Ready:
         return [one / places for one in sums]
 
 
+def _answer(row: NDArray[np.float64], classes: int) -> Answer:
+    """From the probabilities, and behind them, where there is one, the similarity."""
+    told = row[classes:]
+    return Answer(probabilities=row[:classes], similarity=float(told[0]) if len(told) else None)
+
+
 def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
     """Place H heads of one group. Raises `OptionError` for what they cannot do."""
     spec = heads[0].model.spec
@@ -294,5 +331,5 @@ def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
         window=window,
         batch=options.batch,
         spec=spec,
-        temperatures=tuple(head.card.calibration.temperature for head in heads),
+        heads=tuple(heads),
     )

@@ -7,13 +7,14 @@ Not here: images (run.py), weighing the heads' answers (ensemble.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from tlkit.artifact import Head
 from tlkit.model.device import Compute
+from tlkit.model.familiar import Told
 
 
 def groups(heads: Sequence[Head]) -> list[list[int]]:
@@ -74,13 +75,20 @@ class Stack:
         return found
 
 
+def _parts(head: Head) -> Iterator[nn.Module]:
+    """A model's modules; its head also tells how familiar an image is, where it knows."""
+    familiar = head.model.familiar
+    for name, part in head.model.parts():
+        yield Told(part, familiar) if name == "head" and familiar is not None else part
+
+
 def stacked(heads: Sequence[Head]) -> Stack:
     """Heads of one of the `groups`, at least one, as one stack."""
     first = heads[0]
     frozen = first.cut is not None and first.cut.has_bank
     shared = len(first.cut.frozen) if first.cut is not None and frozen else 0
     return Stack(
-        parts=tuple(tuple(part for _, part in head.model.parts()) for head in heads),
+        parts=tuple(tuple(_parts(head)) for head in heads),
         border=shared,
         neck=[name for name, _ in first.model.parts()].index("neck"),
     )

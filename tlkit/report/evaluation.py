@@ -16,7 +16,7 @@ from tlkit.data.images import BadImage, refuse
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import PredictOptions
 from tlkit.predict.ensemble import join, members, settle, weights_of
-from tlkit.predict.reject import believed, threshold_of
+from tlkit.predict.reject import rule_of
 from tlkit.steps import Tick
 
 Bad = tuple[BadImage, ...]
@@ -51,8 +51,8 @@ def judge(
     known = catalog.relabel(heads[0].classes)
     options = yield from settle(heads, options)
     weights = weights_of(heads, options)
-    threshold = threshold_of(heads, options)
-    labels, rows = [], []
+    rule = rule_of(heads, options)
+    labels, rows, answers = [], [], []
     bad: list[BadImage] = []
     for position, one in enumerate(members(heads, known.paths, options)):
         if isinstance(one, BadImage):
@@ -61,6 +61,7 @@ def judge(
             labels.append(known.labels[position])
             joined = (join(one, weights, options.combine),) if len(heads) > 1 else ()
             rows.append(np.stack([answer.probabilities for answer in (*one, *joined)]))
+            answers.append([rule.believes(answer) for answer in (*one, *joined)])
         yield Tick(what=what, done=position + 1, total=len(known))
     if not rows:
         refuse(bad, do="name a folder with readable images")
@@ -68,7 +69,7 @@ def judge(
     table = np.stack(rows)
     scores = []
     for i in range(table.shape[1]):
-        answered = believed(table[:, i], threshold) if threshold else None
+        answered = np.array(answers)[:, i] if rule.rejects else None
         found = measure(np.array(labels), table[:, i], heads[0].classes, answered=answered)
         scores.append(replace(found, unreadable=named))
     return Judged(alone=tuple(scores[: len(heads)]), together=scores[-1]), tuple(bad)

@@ -47,6 +47,7 @@ from tlkit.train.run import (
     class_weights_for,
     decisions,
     extractor_for,
+    familiarise,
     keep_best,
     prepare,
     refuse_gone,
@@ -251,7 +252,7 @@ class _Shared:
 
     def course(self, splits: Splits) -> Course:
         """The model as it was at first, and the fold's rows."""
-        self.cut.put(self.begin)
+        self.put(self.begin)
         train, val = self.banks.learn(splits.train), self.banks.judge(splits.val)
         refuse_gone(splits, train.labels)
         with self.threads(train):
@@ -264,10 +265,16 @@ class _Shared:
                 classes=self.classes,
             )
 
+    def put(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let the model hold the tensors of a training, and nothing of another fold."""
+        self.cut.model.familiar = None
+        self.cut.put(tensors)
+
     def fold(self, number: int, history: Sequence[Epoch], best: Epoch) -> Fold:
         """The fold whose tensors the model holds."""
         splits, banks = self.folds[number - 1], self.banks
         val = banks.judge(splits.val)
+        judged = self.probabilities(val)
         test = None
         if banks.test is not None:
             with self.threads(banks.test):
@@ -282,9 +289,13 @@ class _Shared:
             best=best,
             train_images=len(banks.read(splits.train)),
             val_labels=val.labels.numpy(),
-            val_probabilities=self.probabilities(val),
+            val_probabilities=judged,
+            unseen=Tested(labels=val.labels.numpy(), probabilities=judged, bad=()),
             test=test,
             bad=banks.bad,
+            val_similarities=familiarise(
+                self.cut, self.compute, banks.learn(splits.train), val, seed=self.phase.options.seed
+            ),
         )
         return Fold(
             number=number,
@@ -347,7 +358,7 @@ def _solved(shared: _Shared) -> Iterator[Event | Fold]:
         f"validation {shared.phase.options.monitor}"
     )
     for number, path in enumerate(paths, start=1):
-        shared.cut.put(path[place][1])
+        shared.put(path[place][1])
         yield shared.fold(number, histories[number - 1], path[place][0])
 
 

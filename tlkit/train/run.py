@@ -7,7 +7,7 @@ Nothing is written here: the run folder is the caller's (tlkit/fitting.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,6 +27,7 @@ from tlkit.model.assemble import Cut
 from tlkit.model.assemble import cut as recut
 from tlkit.model.build import build, weight_sets
 from tlkit.model.device import Compute, compute_on
+from tlkit.model.familiar import familiar_with
 from tlkit.model.heads import Scale
 from tlkit.options import FitOptions
 from tlkit.train.bank import Bank, Extractor, extractor
@@ -88,12 +89,18 @@ class Trained:
     val_labels: NDArray[np.int64]
     val_probabilities: NDArray[np.float64]
     """(N, C), the best epoch's on the validation images that could be read, before any refit."""
+    unseen: Tested
+    """The validation images, and of a solved head the training images too, each by a head that did
+    not learn from it: what probabilities are calibrated on."""
     test: Tested | None
     """Of the head that is kept; None where the folder has no test part."""
     bad: tuple[BadImage, ...]
     """Unreadable images that were left out of training and validation."""
     engine: str = ""
     """What the frozen part of each image came from; empty where there is none."""
+    val_similarities: NDArray[np.float64] | None = None
+    """(N,) how near each validation image is to what was learnt from; None where the backbone was
+    trained too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +144,12 @@ def train(
     options, last, compute = begun.last.options, begun.last, begun.compute
     course, history, best = yield from _go(last, compute, splits, begun.start, keeper)
     val_probabilities = probabilities(course.val_logits())
+    unseen = _unseen(last, compute, course, best, val_probabilities)
     if last.recipe.refit:
         yield from _refit(options, last.cut, compute, course, best)
+    similarities = None
+    if course.banks is not None:
+        similarities = familiarise(last.cut, compute, *course.banks, seed=options.seed)
     return Trained(
         options=options,
         cut=last.cut,
@@ -150,10 +161,88 @@ def train(
         train_images=len(course.train_labels),
         val_labels=course.val_labels.numpy(),
         val_probabilities=val_probabilities,
+        unseen=unseen,
         test=None if course.test is None else course.test(),
         bad=course.bad,
         engine=course.engine,
+        val_similarities=similarities,
     )
+
+
+ENOUGH = 1000
+"""Images that tell how sure a head may be: where there are more of them, no others are needed."""
+
+PARTS = 5
+"""Of the training images, each judged by a head that learnt from the others."""
+
+
+def _unseen(
+    phase: Phase,
+    compute: Compute,
+    course: Course,
+    best: Epoch,
+    val_probabilities: NDArray[np.float64],
+) -> Tested:
+    """Images with what a head makes of them that did not learn from them.
+
+    The validation images have chosen the penalty and flatter it; where they are few and the head is
+    solved at once, the training images tell more: cross-validated with that penalty.
+    """
+    labels = [course.val_labels.numpy()]
+    rows = [val_probabilities]
+    if course.banks is not None and _worth_crossing(phase, course):
+        train = course.banks[0]
+        part = _parts(train.labels.numpy(), seed=phase.options.seed)
+        kept = {name: one.clone() for name, one in phase.cut.trained_tensors().items()}
+        for number in range(PARTS):
+            held = np.flatnonzero(part == number)
+            if not len(held):
+                continue
+            others = train.take(np.flatnonzero(part != number), views=train.views)
+            _solve_on(phase.options, phase.cut, compute, (others,), best.rate)
+            judged = train.take(held, views=1)
+            labels.append(judged.labels.numpy())
+            rows.append(probabilities(bank_logits(phase.cut, compute, judged)))
+        phase.cut.put(kept)
+    return Tested(labels=np.concatenate(labels), probabilities=np.concatenate(rows), bad=())
+
+
+def _worth_crossing(phase: Phase, course: Course) -> bool:
+    """Whether training images are to be judged too, by heads that are solved without them."""
+    few = len(course.val_labels) < ENOUGH and len(course.train_labels) <= PARTS * ENOUGH
+    # Images of one group would be learnt from and judged by.
+    return few and phase.recipe.optimizer == "lbfgs" and not phase.options.group_by
+
+
+def _parts(labels: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
+    """(N,) the part of each image, shared out evenly over the classes.
+
+    -1, which is no part, for the only image of a class: without it nobody knows the class.
+    """
+    found = np.full(len(labels), -1, np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            order = np.random.default_rng([seed, int(label)]).permutation(len(members))
+            found[members] = (order + label) % PARTS
+    return found
+
+
+def familiarise(
+    cut: Cut, compute: Compute, train: Bank, val: Bank, *, seed: int
+) -> NDArray[np.float64] | None:
+    """Let the model tell what is like the images of a bank from what is not.
+
+    Returns how like them each validation image is; None, and nothing done, where what the bank
+    holds is not what the head sees: the layers between are trained.
+    """
+    if not cut.head_only:
+        return None
+    familiar = familiar_with(lambda places: train.at(places, 0), train.labels.numpy(), seed=seed)
+    found = [familiar(block) for block in val.blocks()]
+    compute.place(familiar)
+    cut.model.familiar = familiar
+    return torch.cat(found).double().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -529,17 +618,25 @@ def _refit(
     """Let the head learn from the validation images too, now that they have chosen."""
     if course.banks is None:
         return
-    labels = torch.cat([bank.labels for bank in course.banks])
+    _solve_on(options, cut, compute, course.banks, best.rate)
+    images = sum(len(bank.labels) for bank in course.banks)
+    yield Note(
+        text=f"solved once more on all {images} images with the penalty {best.rate:.2g}; "
+        "the validation scores are those from before"
+    )
+
+
+def _solve_on(
+    options: FitOptions, cut: Cut, compute: Compute, banks: Sequence[Bank], penalty: float
+) -> None:
+    """Solve the head on these banks, with a penalty that was chosen before."""
+    labels = torch.cat([bank.labels for bank in banks])
     resolve(
-        cut, compute, course.banks,
-        penalty=best.rate,
+        cut, compute, banks,
+        penalty=penalty,
         class_weights=class_weights_for(options, compute, labels),
         smoothing=options.label_smoothing,
     )  # fmt: skip
-    yield Note(
-        text=f"solved once more on all {len(labels)} images with the penalty {best.rate:.2g}; "
-        "the validation scores are those from before"
-    )
 
 
 def class_weights_for(options: FitOptions, compute: Compute, labels: Tensor) -> Tensor | None:
