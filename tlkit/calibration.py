@@ -35,7 +35,7 @@ MOST_STEPS = 100
 def calibration_of(
     probabilities: Floats, labels: NDArray[np.int64], similarities: Floats | None = None
 ) -> Calibration:
-    """What images that chose nothing but the epoch tell of probabilities (N, C).
+    """What images that a head did not learn from tell of its probabilities (N, C).
 
     `similarities` (N,) say how near each is to what was learnt from, where that is known.
     """

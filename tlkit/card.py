@@ -43,7 +43,7 @@ class WeightsCard:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How sure the head may be, learnt from the validation images (calibration.py)."""
+    """How sure the head may be, learnt from images that it did not learn from (calibration.py)."""
 
     images: int
     """The images that tell so."""

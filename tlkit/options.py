@@ -475,7 +475,7 @@ class PredictOptions(Checked):
     reject_below: str = option(
         "",
         'Answer "unsure" where the likeliest class is less likely than P; with precision:P, than '
-        "what makes a share P of the answers right, as on the validation images of the fit.",
+        "what makes a share P of the answers right, as on images of the fit not learnt from.",
         metavar="P or precision:P",
     )
     reject_unlike: float = option(

@@ -72,7 +72,7 @@ def _rows(one: Inspected) -> list[list[str]]:
         [
             "calibration",
             f"temperature {card.calibration.temperature:.4g}, "
-            f"of {card.calibration.images} validation images",
+            f"of {card.calibration.images} images that were not learnt from",
         ],
         ["fitted", card.created],
         ["with", ", ".join(f"{name} {one}" for name, one in card.versions.items())],

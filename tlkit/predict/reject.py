@@ -84,8 +84,8 @@ def threshold_of(heads: Sequence[Head], options: PredictOptions) -> float:
     if threshold is None:
         best = max((share for _, share in calibration.thresholds), default=0.0)
         _refuse(
-            text, f"at most {best:.4f}: of the {calibration.images} validation images that the "
-            "head was sure of, however sure, no larger share was right",
+            text, f"at most {best:.4f}: of the {calibration.images} images that it is judged by, "
+            "however sure the head was, no larger share was right",
             "ask for less, or give a probability",
         )  # fmt: skip
     return threshold
