@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tlkit.data.folder import Catalog
 from tlkit.train.bank import Bank
 
 
@@ -18,7 +19,12 @@ def bank_of(values: Tensor, labels: Tensor) -> Bank:
         places=np.arange(count * views).reshape(count, views),
         shape=tuple(values.shape[2:]),
         labels=labels,
-        paths=[Path(f"{number}.png") for number in range(count)],
+        catalog=Catalog(
+            root=Path(),
+            classes=tuple(str(one) for one in range(int(labels.max()) + 1)),
+            files=tuple(f"{number}.png" for number in range(count)),
+            labels=labels.numpy(),
+        ),
         bad=(),
     )
 

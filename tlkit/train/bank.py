@@ -67,8 +67,8 @@ class Bank:
     """Of a row."""
     labels: Tensor
     """(N,) int64."""
-    paths: Sequence[Path]
-    """Of the N images."""
+    catalog: Catalog
+    """Of the N images. Not their paths: those of many images take more memory than their names."""
     bad: tuple[BadImage, ...]
 
     @property
@@ -98,7 +98,7 @@ class Bank:
             places=self.places[index, :views],
             shape=self.shape,
             labels=self.labels[torch.from_numpy(index)],
-            paths=[self.paths[number] for number in index],
+            catalog=self.catalog.take(index),
             bad=(),
         )
 
@@ -136,8 +136,7 @@ class Extractor:
         fit. Raises `ImageError` where none can be read, `DiskError` where there is no room.
         """
         yield Tick(what=what, done=0, total=len(catalog))
-        paths = catalog.paths
-        images = self._digests(paths)
+        images = self._digests(catalog.paths)
         keys = [
             [_key(one, augmentation.identity(number, view)) for view in range(views)]
             for number, one in enumerate(images)
@@ -158,7 +157,7 @@ class Extractor:
                 cache.prune(keep=[self.store.folder.name])
         good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
         unreadable = tuple(
-            BadImage(path=paths[number], reason=bad[tuple(those)])
+            BadImage(path=catalog.root / catalog.files[number], reason=bad[tuple(those)])
             for number, those in enumerate(keys)
             if tuple(those) in bad
         )
@@ -169,7 +168,7 @@ class Extractor:
             places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
-            paths=[paths[number] for number in good],
+            catalog=catalog.take(np.array(good, np.int64)),
             bad=unreadable,
         )
 
@@ -197,9 +196,8 @@ class Extractor:
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
         runner = self.started or (yield from self._start())
-        paths = catalog.paths
         parts = batches(
-            [paths[number] for number in missing],
+            [catalog.root / catalog.files[number] for number in missing],
             look,
             sizes=_stretches(len(missing), max(1, BATCH // views)),
             at_least_px=self.cut.model.spec.resize_px,

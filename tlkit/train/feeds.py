@@ -79,7 +79,7 @@ class BankFeed:
             yield self.bank.at(part, view), self.bank.labels[torch.from_numpy(part)]
 
     def paths(self, number: int, batches: range) -> list[Path]:
-        return _within(self, self.bank.paths, number, batches)
+        return _within(self, self.bank.catalog.paths, number, batches)
 
 
 @dataclass(frozen=True, kw_only=True)
