@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.card import QUANTILES, Calibration
+from tlkit.metrics import logs, softmax
 
 Floats = NDArray[np.float64]
-
-SMALLEST = 1e-300
-"""Below this a probability is taken for this, so that it has a logarithm."""
 
 SPREAD = 0.5
 """Standard deviation of the logarithm of a temperature before any image was seen: few images that
@@ -57,20 +55,17 @@ def familiarity(calibration: Calibration, similarity: float) -> float:
 
 def tempered(probabilities: Floats, temperature: float) -> Floats:
     """softmax(logits / T) of what softmax(logits) are, (..., C)."""
-    logs = np.log(np.maximum(probabilities, SMALLEST)) / temperature
-    powers = np.exp(logs - logs.max(axis=-1, keepdims=True))
-    soft: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return soft
+    return softmax(logs(probabilities) / temperature)
 
 
 def temperature_of(probabilities: Floats, labels: NDArray[np.int64]) -> float:
     """The likeliest temperature of probabilities (N, C), given their classes and `SPREAD`."""
-    logs = np.log(np.maximum(probabilities, SMALLEST))
+    from_probabilities = logs(probabilities)
     rows = np.arange(len(labels))
 
     def cost(step: float) -> float:
         """Of the logarithm of a temperature."""
-        scaled = logs / np.exp(step)
+        scaled = from_probabilities / np.exp(step)
         top = scaled.max(axis=1)
         whole = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
         return float((whole - scaled[rows, labels]).sum() + step**2 / (2 * SPREAD**2))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,10 @@ from tlkit import artifact
 from tlkit.artifact import Head
 from tlkit.calibration import tempered
 from tlkit.card import Card
-from tlkit.data.batches import batches, even_parts
+from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog, Parts
 from tlkit.data.images import refuse
-from tlkit.data.transforms import augmentation, plain
+from tlkit.data.transforms import augmentation
 from tlkit.errors import DataError, few, unknown
 from tlkit.files import write_bytes
 from tlkit.fitting import fit_parts
@@ -46,7 +46,7 @@ from tlkit.options import Declared, FitOptions, declared
 from tlkit.plugins import choose
 from tlkit.steps import finish
 from tlkit.train.bank import extractor
-from tlkit.train.judge import probabilities
+from tlkit.train.judge import bank_outputs, probabilities
 
 NOT_HERE = ("folds", "group_by")
 """Options of a fit that scikit-learn has words of its own for."""
@@ -54,9 +54,6 @@ NOT_HERE = ("folds", "group_by")
 PARAMETERS: tuple[Declared, ...] = tuple(
     one for one in declared(FitOptions) if one.name not in NOT_HERE
 )
-
-BATCH = 256
-"""Stored vectors that go through a head at once."""
 
 
 class ImageClassifier(
@@ -163,7 +160,9 @@ class ImageClassifier(
         cut.training(False)
         with _files(X) as paths:
             if not cut.has_bank:
-                return _through(nn.Sequential(*_modules(head))[:up_to], head, compute, paths)
+                module = nn.Sequential(*(part for _, part in head.model.parts()))[:up_to]
+                views = plain_views(head.model.spec, paths, sizes=even_parts(len(paths), 32))
+                return torch.cat([compute.infer(module, one).cpu() for one in views])
             runs = extractor(
                 cut,
                 compute,
@@ -182,13 +181,7 @@ class ImageClassifier(
             look = augmentation("none", cut.model.spec, 0)
             bank = finish(runs.fill(catalog, look, views=1, what="features"))
         refuse(list(bank.bad))
-        every = np.arange(len(paths))
-        return torch.cat(
-            [
-                compute.infer(cut.trained[:up_to], bank.at(part, 0)).cpu()
-                for part in np.split(every, range(BATCH, len(every), BATCH))
-            ]
-        )
+        return bank_outputs(cut.trained[:up_to], compute, bank)
 
     def _loaded(self) -> tuple[Head, Compute]:
         """The head on its backbone: what was fitted here, or built again from the file."""
@@ -214,25 +207,6 @@ class ImageClassifier(
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _modules(head: Head) -> Iterator[nn.Module]:
-    return (part for _, part in head.model.parts())
-
-
-def _through(module: nn.Module, head: Head, compute: Compute, paths: Sequence[Path]) -> Tensor:
-    """(N, ...) of a module from pixels on."""
-    spec = head.model.spec
-    found = []
-    for part in batches(
-        paths,
-        lambda image, _: plain(spec, image),
-        sizes=even_parts(len(paths), 32),
-        at_least_px=spec.resize_px,
-    ):
-        refuse(list(part.bad.values()))
-        found.append(compute.infer(module, part.images[:, 0]).cpu())
-    return torch.cat(found)
 
 
 @contextmanager

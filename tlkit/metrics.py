@@ -96,6 +96,22 @@ class Evaluation:
 BINS = 15
 """Of the calibration error."""
 
+SMALLEST = 1e-300
+"""Below this a probability is taken for this, so that it has a logarithm."""
+
+
+def logs(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithms (..., C): the logits, less one number for all classes."""
+    found: NDArray[np.float64] = np.log(np.maximum(probabilities, SMALLEST))
+    return found
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (..., C) of logits."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    soft: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return soft
+
 
 def measure(
     labels: NDArray[np.int64],
@@ -131,7 +147,7 @@ def measure(
         accuracy_high=high,
         top5=top5,
         balanced_accuracy=float(recall[support > 0].mean()),
-        loss=float(-np.log(np.maximum(true_probability, 1e-300)).mean()),
+        loss=float(-logs(true_probability).mean()),
         calibration_error=sum(
             abs(one.sure - one.right) * one.images for one in reliability(labels, probabilities)
         )

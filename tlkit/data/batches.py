@@ -23,7 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlkit.data.images import BadImage, Pixels, Unreadable, read
+from tlkit.backbone import InputSpec
+from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
+from tlkit.data.transforms import plain
 
 Seen = TypeVar("Seen")
 
@@ -73,6 +75,27 @@ def batches(
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             yield _collect(stretch)
+
+
+def plain_views(
+    spec: InputSpec,
+    paths: Sequence[Path],
+    *,
+    sizes: Sequence[int],
+    source: Callable[[int], Pixels] | None = None,
+    workers: int = 0,
+    do: str = REPAIR,
+) -> Generator[Tensor, None, None]:
+    """(B, channels, px, px) uint8, the plain views of images as `batches` has them.
+
+    Raises `ImageError` for those that cannot be read; `do` is what it advises.
+    """
+    for part in batches(
+        paths, lambda image, _: plain(spec, image), sizes=sizes, at_least_px=spec.resize_px,
+        source=source, workers=workers,
+    ):  # fmt: skip
+        refuse(list(part.bad.values()), do=do)
+        yield part.images[:, 0]
 
 
 def stretches(

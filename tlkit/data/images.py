@@ -304,11 +304,10 @@ def in_channels(image: Pixels, channels: int) -> Pixels:
     return grey.reshape(*image.shape[:-1], 1)
 
 
-def refuse(
-    bad: Sequence[BadImage],
-    *,
-    do: str = "repair or remove them, or leave them out with --on-bad skip",
-) -> None:
+REPAIR = "repair or remove them, or leave them out with --on-bad skip"
+
+
+def refuse(bad: Sequence[BadImage], *, do: str = REPAIR) -> None:
     """Raise one `ImageError` that names every unreadable file, if there is any."""
     if not bad:
         return

@@ -29,10 +29,9 @@ from torch import Tensor, nn
 
 from tlkit import runs
 from tlkit.artifact import Head
-from tlkit.data.batches import batches
+from tlkit.data.batches import plain_views
 from tlkit.data.folder import Catalog, find_images, scan_for_judging, scan_parts
 from tlkit.data.images import BadImage, refuse
-from tlkit.data.transforms import plain
 from tlkit.errors import ExportError, FolderError, OptionError, TlkitError, pick
 from tlkit.export.formats import FORMATS, Format, Run
 from tlkit.export.model_card import model_card
@@ -253,11 +252,8 @@ def _pixels(head: Head, paths: Sequence[Path]) -> Generator[NDArray[np.uint8], N
     sizes: list[int] = []
     while sum(sizes) < len(paths):
         sizes.append(min(SIZES[len(sizes) % len(SIZES)], len(paths) - sum(sizes)))
-    for part in batches(
-        paths, lambda image, _: plain(spec, image), sizes=sizes, at_least_px=spec.resize_px
-    ):
-        refuse(list(part.bad.values()), do="name images that can be read")
-        yield part.images[:, 0].contiguous().numpy()
+    for views in plain_views(spec, paths, sizes=sizes, do="name images that can be read"):
+        yield views.contiguous().numpy()
 
 
 def _compared(ours: Floats, theirs: Floats, seen: _Seen) -> Exported:

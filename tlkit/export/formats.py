@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlkit.model.engine import without_telemetry
+from tlkit.model.engine import as_openvino, without_telemetry
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], NDArray[Any]]
@@ -71,7 +71,7 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _free(example: Tensor) -> dict[str, Any]:
+def _any_number() -> dict[str, Any]:
     """What torch.export is told: the number of images is free."""
     return {IMAGES: {0: torch.export.Dim("batch", min=1, max=1 << 16)}}
 
@@ -81,7 +81,7 @@ def _write_onnx(module: nn.Module, example: Tensor, folder: Path) -> None:
         torch.onnx.export(
             module, (example,), folder / "model.onnx", dynamo=True, external_data=False,
             input_names=[IMAGES], output_names=[PROBABILITIES],
-            dynamic_shapes=_free(example), optimize=True, verbose=False,
+            dynamic_shapes=_any_number(), optimize=True, verbose=False,
         )  # fmt: skip
 
 
@@ -120,10 +120,7 @@ def _write_openvino(module: nn.Module, example: Tensor, folder: Path) -> None:
     with without_telemetry():
         import openvino
     with _quietly():
-        traced = torch.jit.trace(module, example, check_trace=False)
-        network = openvino.convert_model(
-            traced, example_input=example, input=[(-1, *example.shape[1:])]
-        )
+        network = as_openvino(module, example)
     network.inputs[0].get_tensor().set_names({IMAGES})
     network.outputs[0].get_tensor().set_names({PROBABILITIES})
     openvino.save_model(network, folder / "model.xml", compress_to_fp16=False)
@@ -154,7 +151,7 @@ def _quantise_openvino(folder: Path, images: Iterable[Pixels]) -> None:
 
 def _write_torch(module: nn.Module, example: Tensor, folder: Path) -> None:
     with _quietly():
-        program = torch.export.export(module, (example,), dynamic_shapes=_free(example))
+        program = torch.export.export(module, (example,), dynamic_shapes=_any_number())
         torch.export.save(program, folder / "model.pt2")
 
 

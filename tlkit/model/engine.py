@@ -354,7 +354,7 @@ def _openvino(
             stack.callback(cache.end, held)
         file = place / "network.xml"
         if keep == "anew" or not file.exists():
-            _convert(openvino, module, example, place, any_size=work.any_size)
+            _convert(module, example, place, any_size=work.any_size)
         # Always from the file: as it was converted, the last bits are others.
         compiled = openvino.Core().compile_model(file, "CPU", wanted)
     if keep != "nothing":
@@ -386,19 +386,26 @@ def _openvino(
     return submit
 
 
-def _convert(
-    openvino: Any, module: nn.Module, example: Tensor, place: Path, *, any_size: bool
-) -> None:
-    """Write the module as openvino has it, for any number of images, into a folder."""
+def as_openvino(module: nn.Module, example: Tensor, *, any_size: bool = False) -> Any:
+    """The module as an `openvino.Model`, for any number of images."""
+    with without_telemetry():
+        import openvino
     sides = (-1, -1) if any_size else tuple(example.shape[2:])
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's about tracing
         # Here, because openvino would have torch check what is traced: two more passes, and the
         # import of torch's compiler. The answer is checked against eager's anyway.
         traced = torch.jit.trace(module, example, check_trace=False)
-        network = openvino.convert_model(
+        return openvino.convert_model(
             traced, example_input=example, input=[(-1, example.shape[1], *sides)]
         )
+
+
+def _convert(module: nn.Module, example: Tensor, place: Path, *, any_size: bool) -> None:
+    """Write the module as openvino has it into a folder."""
+    import openvino
+
+    network = as_openvino(module, example, any_size=any_size)
     with tempfile.TemporaryDirectory(dir=place) as beside:
         openvino.save_model(network, Path(beside) / "network.xml", compress_to_fp16=False)
         # The numbers first: the description says that all is there.

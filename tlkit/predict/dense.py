@@ -63,22 +63,19 @@ def window_of(model: Assembled, name: str) -> Window | None:
     """
     px = model.spec.crop_px
     with torch.inference_mode():
-        found = _features(model, px, px)
+        found = features_of_black(model, px, px)
         if found.ndim != 4:
             raise _refused(
                 name, f"tokens {tuple(found.shape[1:])}, as a transformer makes them",
                 "a backbone whose features are a map, which can be larger for a larger image",
             )  # fmt: skip
         _must_grow(model, found, name)
-        random = torch.Generator().manual_seed(0)
         channels, height, width = found.shape[1:]
-        noise = torch.randn(2, channels, height, width, generator=random).to(found.device)
+        noise = _noise((2, channels, height, width), found.device)
         if _alike(_vectors(model.neck, noise), noise.flatten(1)):
             return Window(height=height, width=width)
-        larger = torch.randn(2, channels, height + 2, width + 3, generator=random).to(found.device)
-        if not all(
-            _alike(_vectors(model.neck, one), one.mean(dim=(2, 3))) for one in (noise, larger)
-        ):
+        larger = (2, channels, height + 2, width + 3)
+        if not (takes_the_mean(model.neck, found) and takes_the_mean(model.neck, found, larger)):
             raise _refused(
                 name, f"a pooling ({_words(model.neck)}) that is neither",
                 "one that flattens the map, or takes its mean",
@@ -95,8 +92,18 @@ def window_of(model: Assembled, name: str) -> Window | None:
     return None
 
 
-def _features(model: Assembled, height: int, width: int) -> Tensor:
-    """The map of one black image."""
+def takes_the_mean(neck: nn.Module, found: Tensor, shape: tuple[int, ...] = ()) -> bool:
+    """Whether a neck takes the mean of maps like `found`, or of this shape: judged by noise."""
+    noise = _noise(shape or tuple(found.shape), found.device)
+    return noise.ndim == 4 and _alike(_vectors(neck, noise), noise.mean(dim=(2, 3)))
+
+
+def _noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def features_of_black(model: Assembled, height: int, width: int) -> Tensor:
+    """What the features make of one black image."""
     device = model.normalise.mean.device
     image = torch.zeros(1, model.spec.channels, height, width, dtype=torch.uint8, device=device)
     found: Tensor = model.features(model.normalise(image))
@@ -107,7 +114,7 @@ def _must_grow(model: Assembled, found: Tensor, name: str) -> None:
     """Refuse features that take one size only, or have pooled the image away already."""
     px = model.spec.crop_px
     try:
-        wide = _features(model, px, px * 3 // 2 + 1)
+        wide = features_of_black(model, px, px * 3 // 2 + 1)
     except Exception as error:  # each library has its own words for it
         raise _refused(
             name, f"features that refuse {px} x {px * 3 // 2 + 1} pixels: {type(error).__name__}",

@@ -21,6 +21,7 @@ from tlkit.artifact import Head
 from tlkit.data.folder import scan_for_choosing
 from tlkit.data.images import BadImage, refuse
 from tlkit.errors import HeadFileError, OptionError, listing
+from tlkit.metrics import SMALLEST, logs, softmax
 from tlkit.options import PredictOptions
 from tlkit.predict.reject import rule_of
 from tlkit.predict.run import Prediction, prepare, together
@@ -28,9 +29,6 @@ from tlkit.predict.shared import groups
 from tlkit.steps import Tick, finish
 
 Floats = NDArray[np.float64]
-
-SMALLEST = 1e-300
-"""Below this a probability is taken for this, so that it has a logarithm."""
 
 LARGEST = 100.0
 """Of learnt weights of logits: heads that are never wrong would have no bound."""
@@ -112,10 +110,7 @@ def combined(rows: Floats, weights: Floats, combine: str) -> Floats:
     if combine == "mean":
         mean: Floats = np.einsum("h,...hc->...c", weights, rows)
         return mean
-    sums = np.einsum("h,...hc->...c", weights, np.log(np.maximum(rows, SMALLEST)))
-    powers = np.exp(sums - sums.max(axis=-1, keepdims=True))
-    soft: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return soft
+    return softmax(np.einsum("h,...hc->...c", weights, logs(rows)))
 
 
 def members(
@@ -253,15 +248,15 @@ def _mean_loss(rows: Floats, labels: NDArray[np.int64]) -> Loss:
 
 
 def _logits_loss(rows: Floats, labels: NDArray[np.int64]) -> Loss:
-    logs = np.log(np.maximum(rows, SMALLEST))
-    true = logs[np.arange(len(labels)), :, labels]
+    scores = logs(rows)
+    true = scores[np.arange(len(labels)), :, labels]
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         soft = combined(rows, weights, "logits")
-        sums = np.einsum("h,nhc->nc", weights, logs)
+        sums = np.einsum("h,nhc->nc", weights, scores)
         most = sums.max(axis=1)
         total = most + np.log(np.exp(sums - most[:, None]).sum(axis=1))
         value = float((total - true @ weights).mean())
-        return value, (np.einsum("nc,nhc->nh", soft, logs) - true).mean(axis=0)
+        return value, (np.einsum("nc,nhc->nh", soft, scores) - true).mean(axis=0)
 
     return loss

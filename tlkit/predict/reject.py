@@ -1,8 +1,8 @@
 """Reject: "unsure" in the place of a name that is likely wrong.
 
 In: what heads together make of an image. Out: whether that is to be believed.
-A head's card says how often answers of which probability were right on its validation images, and
-how like what was learnt from those were (model/familiar.py).
+A head's card says how often answers of which probability were right on images that it had not
+learnt from, and how like what was learnt from its validation images were (model/familiar.py).
 Not here: probabilities (run.py), and what makes them believable at all (tlkit/calibration.py).
 """
 

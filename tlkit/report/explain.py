@@ -33,6 +33,7 @@ from tlkit.files import write_bytes
 from tlkit.model.assemble import Assembled
 from tlkit.model.device import compute_on
 from tlkit.model.heads import Scale
+from tlkit.predict.dense import features_of_black, takes_the_mean
 from tlkit.predict.run import Prediction
 
 PX = 448
@@ -109,7 +110,10 @@ def _averaged(model: Assembled) -> See | None:
     scale = model.head.get_submodule("scale")
     if not (isinstance(layers, nn.Linear) and isinstance(scale, Scale)):
         return None
-    if not (isinstance(model.body, nn.Identity) and _takes_the_mean(model)):
+    px = model.spec.crop_px
+    with torch.inference_mode():
+        averages = takes_the_mean(model.neck, features_of_black(model, px, px))
+    if not (isinstance(model.body, nn.Identity) and averages):
         return None
     weight, shift, factor = layers.weight, scale.shift[:, None, None], scale.factor[:, None, None]
 
@@ -122,21 +126,6 @@ def _averaged(model: Assembled) -> See | None:
             return logits, torch.einsum("f,fhw->hw", weight[target], places).cpu().numpy()
 
     return see
-
-
-def _takes_the_mean(model: Assembled) -> bool:
-    """Whether the neck takes the mean of a map: judged by what it does, so no plugin need say."""
-    px = model.spec.crop_px
-    device = model.normalise.mean.device
-    with torch.inference_mode():
-        image = torch.zeros(1, model.spec.channels, px, px, dtype=torch.uint8, device=device)
-        found = model.features(model.normalise(image))
-        if found.ndim != 4:
-            return False
-        random = torch.Generator().manual_seed(0)
-        noise = torch.randn(found.shape, generator=random).to(device)
-        vector, mean = model.neck(noise), noise.mean(dim=(2, 3))
-    return vector.shape == mean.shape and torch.allclose(vector, mean, rtol=1e-4, atol=1e-5)
 
 
 def _by_gradient(model: Assembled, name: str) -> See:

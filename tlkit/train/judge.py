@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from tlkit.data.batches import batches, even_parts
+from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog
-from tlkit.data.images import refuse
 from tlkit.data.pixels import Decoded
-from tlkit.data.transforms import plain
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
 from tlkit.train.bank import Bank
@@ -78,13 +76,18 @@ def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
     return (-(score.accuracy if monitor == "accuracy" else score.balanced_accuracy), loss)
 
 
-def bank_logits(cut: Cut, compute: Compute, bank: Bank, *, batch: int = 256) -> Tensor:
+def bank_logits(cut: Cut, compute: Compute, bank: Bank) -> Tensor:
     """(N, C) logits of the trained part on a bank's first views."""
     cut.training(False)
+    return bank_outputs(cut.trained, compute, bank)
+
+
+def bank_outputs(module: nn.Module, compute: Compute, bank: Bank, *, batch: int = 256) -> Tensor:
+    """(N, ...) of a module in eval mode on a bank's first views."""
     every = np.arange(len(bank.labels))
     return torch.cat(
         [
-            compute.infer(cut.trained, bank.at(part, 0)).cpu()
+            compute.infer(module, bank.at(part, 0)).cpu()
             for part in np.split(every, range(batch, len(every), batch))
         ]
     )
@@ -96,14 +99,8 @@ def image_logits(
     """(N, C) logits of the whole model on the plain views of a catalog's images."""
     spec = cut.model.spec
     cut.training(False)
-    logits = []
-    for part in batches(
-        catalog.paths,
-        lambda image, position: plain(spec, image),
-        sizes=even_parts(len(catalog), batch),
-        source=pixels,
-        workers=workers,
-    ):
-        refuse(list(part.bad.values()), do="put them back: they were readable when the fit began")
-        logits.append(compute.infer(cut.model, part.images[:, 0]).cpu())
-    return torch.cat(logits)
+    views = plain_views(
+        spec, catalog.paths, sizes=even_parts(len(catalog), batch), source=pixels, workers=workers,
+        do="put them back: they were readable when the fit began",
+    )  # fmt: skip
+    return torch.cat([compute.infer(cut.model, one).cpu() for one in views])
