@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import sys
 from pathlib import Path
@@ -49,3 +50,33 @@ def _own_folder(monkeypatch, tmp_path, tmp_path_factory):
 def colours(tmp_path_factory) -> Path:
     """Three classes of eight 64 x 48 images: colours with noise."""
     return make_folder(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Writes a distribution: its module, and its entry points by name."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delenv("TLKIT_PLUGINS", raising=False)
+    modules = []
+
+    def write(distribution, code, backbones=(), families=(), version="1.0", **groups):
+        module = distribution.replace("-", "_")
+        modules.append(module)
+        (site / f"{module}.py").write_text(code)
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+        lines = []
+        for group, names in {"backbones": backbones, "families": families, **groups}.items():
+            lines += [f"[tlkit.{group}]", *(f"{one} = {module}:{one}" for one in names)]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        importlib.invalidate_caches()
+        return module
+
+    yield write
+    for one in modules:
+        sys.modules.pop(one, None)

@@ -110,7 +110,7 @@ def test_a_fully_trained_model_needs_no_pretrained_weights_to_load(colours, monk
     def refuse(self):
         raise AssertionError("weights were asked for")
 
-    monkeypatch.setattr("tlkit.testing._Seeded.fetch", refuse)
+    monkeypatch.setattr("tlkit.testing.samples._Seeded.fetch", refuse)
     assert tlkit.load(result.head).evaluate(colours).images == 24
 
 

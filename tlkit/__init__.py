@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from tlkit.classifier import Classifier, backbones, load
     from tlkit.data.audit import Audit
     from tlkit.data.images import BadImage
+    from tlkit.data.transforms import Preset
     from tlkit.errors import TlkitError
     from tlkit.estimator import ImageClassifier
     from tlkit.fitting import FitResult, fit, fit_events
     from tlkit.folds import FoldsResult
     from tlkit.metrics import Evaluation
+    from tlkit.model.heads import HeadKind
     from tlkit.model.summary import Summary
     from tlkit.options import (
         CheckOptions,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         SweepOptions,
     )
     from tlkit.predict.run import Prediction
+    from tlkit.predict.tta import Policy, View
     from tlkit.rates import find_lr, find_lr_events
     from tlkit.sizing import summary
     from tlkit.train.range_test import RangeTest
@@ -60,16 +63,20 @@ _WHERE = {
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
+    "HeadKind": "tlkit.model.heads",
     "ImageClassifier": "tlkit.estimator",
     "InputSpec": "tlkit.backbone",
     "Network": "tlkit.backbone",
+    "Policy": "tlkit.predict.tta",
     "PredictOptions": "tlkit.options",
     "Prediction": "tlkit.predict.run",
+    "Preset": "tlkit.data.transforms",
     "RangeTest": "tlkit.train.range_test",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
     "TlkitError": "tlkit.errors",
+    "View": "tlkit.predict.tta",
     "WeightSet": "tlkit.backbone",
     "backbones": "tlkit.classifier",
     "check": "tlkit.checking",
@@ -93,16 +100,20 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FoldsResult",
+    "HeadKind",
     "ImageClassifier",
     "InputSpec",
     "Network",
+    "Policy",
     "PredictOptions",
     "Prediction",
+    "Preset",
     "RangeTest",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
     "TlkitError",
+    "View",
     "WeightSet",
     "__version__",
     "backbones",

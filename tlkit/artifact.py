@@ -275,13 +275,27 @@ def _plan(path: Path, card: Card) -> Plan:
         from tlkit.model.build import Plan
 
         # What the plan's word for the weights meant, which is never a path here.
-        return replace(Plan(**card.plan), weights=card.weights.name)
+        plan = replace(Plan(**card.plan), weights=card.weights.name)
+        _must_have_head(path, plan.head)
+        return plan
     except (OptionError, TypeError) as error:
         found = error.found if isinstance(error, OptionError) else str(error)
         raise refused(
             path, f"a plan that no fit makes: {found}", "the plan of a fit",
             "do not trust it: it was put together by hand",
         ) from error  # fmt: skip
+
+
+def _must_have_head(path: Path, name: str) -> None:
+    """Refuse a file whose head a package brings that is not installed."""
+    from tlkit.model.heads import HEADS
+
+    distribution, separator, _ = name.partition(":")
+    if separator and name not in HEADS:
+        raise refused(
+            path, f"the head {name} is not installed", f"the package {distribution}",
+            f"pip install {distribution}",
+        )  # fmt: skip
 
 
 def _backbone(path: Path, card: Card) -> Backbone:

@@ -1,8 +1,9 @@
-"""Plugins: which backbones are installed, which are broken, which one is meant.
+"""Plugins: what is installed, what of it is broken, what is meant.
 
 find (metadata only) -> choose by name -> load (imports the one plugin).
-In: the entry points of installed distributions, in the groups `tlkit.backbones` (one name each)
-and `tlkit.families` (open sets, FAMILY/NAME). Out: `Found` records, a `Backbone`, or `Broken`.
+In: the entry points of installed distributions, in the groups `tlkit.backbones` (one name each),
+`tlkit.families` (open sets, FAMILY/NAME) and those of tables (rows.py). Out: `Found` records, a
+`Backbone`, or `Broken`.
 A plugin is imported only when it is chosen; one that raises is named, and stops nothing else.
 `TLKIT_PLUGINS` limits what is looked at: names of distributions or of packages, separated by
 commas; set but empty, no plugin at all.
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
 
 from tlkit.backbone import Backbone, Family
 from tlkit.errors import PluginError, TlkitError, unknown
@@ -27,6 +29,14 @@ log = logging.getLogger("tlkit")
 
 BACKBONES = "tlkit.backbones"
 FAMILIES = "tlkit.families"
+HEADS, POLICIES, AUGMENTATIONS = "tlkit.heads", "tlkit.policies", "tlkit.augmentations"
+OPTIONS = {
+    BACKBONES: "--backbone", FAMILIES: "--backbone",
+    HEADS: "--head", POLICIES: "--tta", AUGMENTATIONS: "--augment",
+}  # fmt: skip
+"""The groups, each with the option that takes its names."""
+
+Record = TypeVar("Record")
 
 LIMIT_S = 30.0
 """After which an import is said to hang. It brings no torch: a hundredth of a second will do."""
@@ -48,6 +58,11 @@ class Found:
     def qualified(self) -> str:
         """DISTRIBUTION:NAME, which is never ambiguous."""
         return f"{self.distribution}:{self.name}"
+
+    @property
+    def option(self) -> str:
+        """That which takes the name."""
+        return OPTIONS[self.group]
 
     @property
     def is_family(self) -> bool:
@@ -75,11 +90,11 @@ class Chosen:
     found: Found
 
 
-def find() -> tuple[Found, ...]:
-    """Every backbone and family that is installed, by name. Reads metadata, imports no plugin."""
+def find(groups: Sequence[str] = (BACKBONES, FAMILIES)) -> tuple[Found, ...]:
+    """What is installed of these groups, by name. Reads metadata, imports no plugin."""
     wanted = _limit()
     found = []
-    for group in (BACKBONES, FAMILIES):
+    for group in groups:
         for entry in entry_points(group=group):
             distribution = entry.dist
             one = Found(
@@ -94,7 +109,9 @@ def find() -> tuple[Found, ...]:
             if wanted is None or wanted & names:
                 found.append(one)
     unique = {(one.group, one.name, one.value, one.distribution): one for one in found}
-    return tuple(sorted(unique.values(), key=lambda one: (one.is_family, natural(one.name))))
+    return tuple(
+        sorted(unique.values(), key=lambda one: (groups.index(one.group), natural(one.name)))
+    )
 
 
 def _limit() -> set[str] | None:
@@ -127,18 +144,30 @@ def natural(name: str) -> tuple[tuple[int, str | int], ...]:
 
 
 def load(found: Found) -> Backbone | Family | Broken:
-    """The plugin's record, or the reason why it has none. Imports the plugin."""
-    wanted = Family if found.is_family else Backbone
+    """The backbone or family, or the reason why there is none. Imports the plugin."""
+    return load_as(found, Family) if found.is_family else load_as(found, Backbone)
+
+
+def load_as(found: Found, kind: type[Record]) -> Record | Broken:
+    """The plugin's record of a kind, or the reason why it has none. Imports the plugin."""
     try:
         with printing_aside(), _watched(found):
             record = found.entry.load()
     except (Exception, SystemExit) as error:  # a stranger's import may raise anything
         return Broken(found=found, reason=f"{type(error).__name__}: {error}", cause=error)
-    if not isinstance(record, wanted):
+    if not isinstance(record, kind):
         return Broken(
             found=found,
-            reason=f"{found.value} is a {type(record).__name__}, not a {wanted.__name__}",
+            reason=f"{found.value} is a {type(record).__name__}, not a {kind.__name__}",
         )
+    return record
+
+
+def must_load(found: Found, kind: type[Record]) -> Record:
+    """The plugin's record of a kind. Raises `PluginError` for a broken plugin."""
+    record = load_as(found, kind)
+    if isinstance(record, Broken):
+        raise _broken(record) from record.cause
     return record
 
 
@@ -192,15 +221,7 @@ def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:
     ]
     if not matches:
         raise _not_installed(name, rest, installed)
-    if len(matches) > 1:
-        raise PluginError(
-            f"two plugins bring a backbone called '{rest}'",
-            found=", ".join(f"{one.qualified} ({one.version})" for one in matches),
-            expected="one",
-            do="say which: "
-            + " or ".join(f"--backbone {one.distribution}:{rest}" for one in matches),
-        )
-    (found,) = matches
+    found = only(matches, rest)
     record = load(found)
     if isinstance(record, Broken):
         raise _broken(record) from record.cause
@@ -212,6 +233,20 @@ def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:
         except Exception as error:
             raise _broken(Broken(found=found, reason=f"{type(error).__name__}: {error}")) from error
     return Chosen(backbone=record, found=found)
+
+
+def only(matches: Sequence[Found], name: str) -> Found:
+    """The one that matches what was asked for by that name. Raises `PluginError` for several."""
+    option = matches[0].option
+    if len(matches) > 1:
+        raise PluginError(
+            f"several plugins bring what {option} {name} means",
+            found=", ".join(f"{one.qualified} ({one.version})" for one in matches),
+            expected="one",
+            do="say which: "
+            + " or ".join(f"{option} {one.distribution}:{name}" for one in matches),
+        )
+    return matches[0]
 
 
 def _not_installed(name: str, rest: str, installed: Iterable[Found]) -> TlkitError:
@@ -239,6 +274,6 @@ def _broken(broken: Broken) -> PluginError:
     return PluginError(
         f"the plugin for '{found.name}' does not load",
         found=f"{found.distribution} {found.version}, {found.value}: {broken.reason}",
-        expected="an importable backbone plugin",
+        expected="an importable plugin",
         do=f"update or remove it (pip uninstall {found.distribution}), or tell its author",
     )

@@ -5,7 +5,8 @@ The README's generated parts are these; `make lint` fails when they no longer ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tlkit.backbone import Backbone, Family
 from tlkit.data.audit import KINDS
@@ -15,6 +16,7 @@ from tlkit.model.heads import HEADS
 from tlkit.options import Checked, declared
 from tlkit.plugins import find, load
 from tlkit.predict.tta import POLICIES
+from tlkit.rows import Rows
 from tlkit.train.schedule import SCHEDULES
 
 
@@ -29,19 +31,24 @@ def backbones(distribution: str = "tlkit") -> str:
     return markdown(("backbone", "plugin", "what it is"), rows)
 
 
+TABLES: Mapping[str, Rows[Any]] = {one.group: one for one in (HEADS, POLICIES, PRESETS)}
+"""Those that packages may add to, by the group of their entry points."""
+
+
 def heads() -> str:
     """`model.heads.HEADS`"""
     uses = {
-        name: ", ".join(f"`--{use}`" for use in sorted(kind.uses)) for name, kind in HEADS.items()
+        name: ", ".join(f"`--{use}`" for use in sorted(kind.uses))
+        for name, kind in HEADS.own.items()
     }
-    rows = [(f"`{name}`", kind.about, uses[name]) for name, kind in HEADS.items()]
+    rows = [(f"`{name}`", kind.about, uses[name]) for name, kind in HEADS.own.items()]
     return markdown(("head", "layers", "options"), rows)
 
 
 def policies() -> str:
     """`predict.tta.POLICIES`"""
     return markdown(
-        ("policy", "views"), [(f"`{name}`", policy.about) for name, policy in POLICIES.items()]
+        ("policy", "views"), [(f"`{name}`", policy.about) for name, policy in POLICIES.own.items()]
     )
 
 
@@ -67,7 +74,7 @@ def kinds() -> str:
 def presets() -> str:
     """`data.transforms.PRESETS`"""
     return markdown(
-        ("preset", "what it does"), [(f"`{name}`", one.about) for name, one in PRESETS.items()]
+        ("preset", "what it does"), [(f"`{name}`", one.about) for name, one in PRESETS.own.items()]
     )
 
 

@@ -1,8 +1,8 @@
 """Vetting: whether installed plugins keep every law of the contract.
 
-In: a backbone's name. Out: what it breaks, if anything. A stranger's code may raise, hang, print or
-bring its process down: each backbone is held against the laws (testing.py) in a process of its own,
-which tells what it is at, for so long as it is given.
+In: a name of a backbone or of a row. Out: what it breaks, if anything. A stranger's code may raise,
+hang, print or bring its process down: each is held against the laws (testing/) in a process of its
+own, which tells what it is at, for so long as it is given.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tlkit.errors import TlkitError
-from tlkit.plugins import choose
-from tlkit.testing import CHECKS
+from tlkit.plugins import BACKBONES, choose
+from tlkit.tables import TABLES
+from tlkit.testing import CHECKS, check_row
 
 LIMIT_S = 600.0
-"""For all laws of one backbone."""
+"""For all laws of one backbone or row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vetted:
-    """A backbone that was held against the laws."""
+    """A backbone or row that was held against the laws."""
 
-    kept: int
-    """How many laws it keeps, up to the first that it breaks."""
     law: str
     """The one that it breaks; empty where it keeps all."""
     fault: str
@@ -41,19 +42,19 @@ class Vetted:
 
 PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from tlkit.vetting import report; report(sys.argv[2], sys.argv[3])"
+    "from tlkit.vetting import report; report(*sys.argv[2:])"
 )
 
 
-def vet(name: str, *, seconds: float = LIMIT_S) -> Vetted:
-    """Hold a backbone, by the name that `--backbone` takes, against every law."""
+def vet(name: str, group: str = BACKBONES, *, seconds: float = LIMIT_S) -> Vetted:
+    """Hold what an option takes by that name against every law: of a backbone, or of a row."""
     with tempfile.TemporaryDirectory(prefix="tlkit-") as place:
         told = Path(place) / "told"
         told.touch()
         how = ""
         try:
             ran = subprocess.run(
-                [sys.executable, "-c", PROGRAM, json.dumps(sys.path), name, str(told)],
+                [sys.executable, "-c", PROGRAM, json.dumps(sys.path), name, group, str(told)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -72,15 +73,14 @@ def vet(name: str, *, seconds: float = LIMIT_S) -> Vetted:
         how = "its process ended before the law did"
     faults = [one["fault"] for one in lines if "fault" in one] + [how] * bool(how)
     return Vetted(
-        kept=len(CHECKS) if not faults else max(0, len(begun) - 2),
         law=begun[-1] if begun and faults else "",
         fault=faults[0] if faults else "",
         printed=next((one["printed"] for one in lines if "printed" in one), ""),
     )
 
 
-def report(name: str, told: str) -> None:
-    """Hold a backbone against the laws in this process, and write into a file how it goes."""
+def report(name: str, group: str, told: str) -> None:
+    """Hold it against the laws in this process, and write into a file how it goes."""
     with Path(told).open("a", encoding="utf-8") as file:
 
         def tell(**what: Any) -> None:
@@ -91,13 +91,21 @@ def report(name: str, told: str) -> None:
         heard = io.StringIO()
         try:
             with contextlib.redirect_stderr(heard):  # where printing is put aside to
-                backbone = choose(name).backbone
+                checks = _laws_of(name, group)
             tell(printed=heard.getvalue().strip()[:200])
-            for law, check in CHECKS.items():
+            for law, check in checks.items():
                 tell(law=law)
-                check(backbone)
+                check()
             tell(done=True)
         except TlkitError as error:
             tell(fault=f"{error.about}: {error.found}")
         except Exception as error:
             tell(fault=f"{type(error).__name__}: {error}")
+
+
+def _laws_of(name: str, group: str) -> dict[str, Callable[[], None]]:
+    """The laws by name, each with what they are about. Imports the plugin."""
+    if group in TABLES:
+        return {"check_row": partial(check_row, TABLES[group][name])}
+    backbone = choose(name).backbone
+    return {law: partial(check, backbone) for law, check in CHECKS.items()}

@@ -8,7 +8,7 @@ from tlkit.backbone import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from tlkit.errors import OptionError, UnknownName
 from tlkit.model.assemble import Normalise, Pool, assemble, cut
 from tlkit.model.build import Plan, build
-from tlkit.model.heads import HEADS, make_head
+from tlkit.model.heads import make_head
 from tlkit.testing import TINY
 from tlkit.weights import obtain
 
@@ -97,7 +97,7 @@ def test_features_that_are_no_sequential_of_stages_are_never_cut_but_still_froze
     network = TINY.build(obtain(TINY.weights(), "default"))
     object.__setattr__(network, "features", Wrapped(network.features))
     model = assemble(
-        network, lambda d: make_head(HEADS["linear"], d, 3, 1, 0), attach="replace", pool="keep"
+        network, lambda d: make_head("linear", d, 3, 1, 0), attach="replace", pool="keep"
     )
     one = cut(model, "to:stage1")
     assert not one.has_bank

@@ -8,7 +8,7 @@ from tlkit.model.heads import HEADS, Scale, make_head
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_gives_one_logit_per_class_and_can_be_trained(name):
-    head = make_head(HEADS[name], 7, 4, 5, 0.5)
+    head = make_head(name, 7, 4, 5, 0.5)
     logits = head(torch.randn(6, 7))
     assert logits.shape == (6, 4)
     logits.sum().backward()
@@ -20,7 +20,7 @@ def test_a_head_has_exactly_the_options_that_it_says(name):
     kind = HEADS[name]
 
     def text(hidden, dropout):
-        return repr(make_head(kind, 7, 4, hidden, dropout))
+        return repr(make_head(name, 7, 4, hidden, dropout))
 
     assert (text(5, 0.5) != text(6, 0.5)) == ("hidden" in kind.uses)
     assert (text(5, 0.5) != text(5, 0.25)) == ("dropout" in kind.uses)

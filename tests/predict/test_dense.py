@@ -22,7 +22,7 @@ from tlkit.data.images import read, resize
 from tlkit.errors import OptionError
 from tlkit.model.assemble import assemble
 from tlkit.model.device import drawn
-from tlkit.model.heads import HEADS, make_head
+from tlkit.model.heads import make_head
 from tlkit.options import PredictOptions
 from tlkit.predict import dense
 from tlkit.predict.dense import Window, window_of
@@ -51,7 +51,7 @@ def network(backbone, *, head="linear", attach="replace", pool="keep", px=None):
         built = backbone.build(weights)
         model = assemble(
             built,
-            lambda width: make_head(HEADS[head], width, len(CLASSES), 8, 0.3),
+            lambda width: make_head(head, width, len(CLASSES), 8, 0.3),
             attach=attach,
             pool=pool,
         )

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tlkit.model.build import Plan, build
 from tlkit.model.device import compute_on
-from tlkit.model.heads import HEADS, make_head
+from tlkit.model.heads import make_head
 from tlkit.testing import TINY
 from tlkit.train.judge import Verdict
 from tlkit.train.probe import STRONGEST, WEAKEST, penalties, resolve, solve
@@ -49,7 +49,7 @@ def test_the_solution_is_that_of_scikit_learn():
 def solved(data, penalties_tried=4, **changes):
     """The head after a path, and its records."""
     cut = build(TINY, PLAN, 3).cut
-    cut.model.head = make_head(HEADS["linear"], data.shape[0], 3, 1, 0.0)
+    cut.model.head = make_head("linear", data.shape[0], 3, 1, 0.0)
     cut.model.head.scale.fit_to(data.blocks())
     plain = {"class_weights": None, "smoothing": 0.0}
     records = list(

@@ -7,7 +7,7 @@ record. Values are checked by the record itself, so the command line and Python 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -89,7 +89,7 @@ class _Value(ParamType):
 
 
 def value_or_flag(
-    arguments: Sequence[str], flag: str, meant: str, values: Sequence[str]
+    arguments: Sequence[str], flag: str, meant: str, values: Container[str]
 ) -> list[str]:
     """Give `flag` the value `meant` where it stands alone: at the end, or before a path or a flag.
 

@@ -1,4 +1,4 @@
-"""`tlkit plugins`: which distributions bring backbones, and whether they keep the contract."""
+"""`tlkit plugins`: which distributions bring what, and whether it keeps the contract."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 
 @click.command("plugins")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option(
-    "--check", is_flag=True, help="Hold each backbone against the contract, which takes a while."
-)
+@click.option("--check", is_flag=True, help="Hold each against the contract, which takes a while.")
 def command(names: tuple[str, ...], check: bool) -> None:
-    """Show every distribution that brings a backbone, its version, and whether it loads.
+    """Show every distribution that brings backbones, heads, test-time policies or augmentation
+    presets, its version, and whether they load.
 
-    NAME is a distribution or a backbone, with --check also FAMILY/NAME. This imports the plugins; a
-    broken one is listed with its reason and stops nothing else. With --check each backbone is built
-    and tried out in a process of its own; exit status 1 says that one breaks the contract.
+    NAME is a distribution or what it brings, with --check also FAMILY/NAME. This imports the
+    plugins; a broken one is listed with its reason and stops nothing else. With --check each is
+    tried out in a process of its own; exit status 1 says that one breaks the contract.
     TLKIT_PLUGINS limits what is looked at: distributions or packages, with commas between.
 
     \b
@@ -31,13 +30,13 @@ def command(names: tuple[str, ...], check: bool) -> None:
     tlkit plugins --check my-package timm/resnet18
     """
     from tlkit.errors import unknown
-    from tlkit.plugins import find
+    from tlkit.plugins import OPTIONS, find
 
-    installed = find()
+    installed = find(tuple(OPTIONS))
     for name in names:
         if not _named(installed, name):
             known = {n: None for one in installed for n in (one.distribution, one.name)}
-            raise unknown(known, name, "plugin or backbone")
+            raise unknown(known, name, "plugin")
     if check:
         _check(installed, names)
     else:
@@ -60,19 +59,33 @@ def _list(wanted: Sequence[Found]) -> None:
     from collections import defaultdict
 
     from tlkit.cli import show
-    from tlkit.plugins import Broken, load
+    from tlkit.plugins import Broken
 
     members: dict[tuple[str, str, str], list[Found]] = defaultdict(list)
     for one in wanted:
         members[one.distribution, one.version, one.module].append(one)
     rows = []
     for (distribution, version, module), found in sorted(members.items()):
-        broken = [one for one in map(load, found) if isinstance(one, Broken)]
+        broken = [one for one in map(_loaded, found) if isinstance(one, Broken)]
         reasons = dict.fromkeys(f"{one.found.name}: {one.reason}" for one in broken)
-        listed = [f"{one.name}/NAME" if one.is_family else one.name for one in found]
+        named: dict[str, list[str]] = defaultdict(list)
+        for one in found:
+            named[one.option].append(f"{one.name}/NAME" if one.is_family else one.name)
+        listed = [f"{option} {', '.join(names)}" for option, names in named.items()]
         state = "loads" if not broken else "broken: " + "; ".join(reasons)
-        rows.append([distribution, version, module, ", ".join(listed), state])
-    show.table(["distribution", "version", "package", "backbones", "state"], rows)
+        rows.append([distribution, version, module, "; ".join(listed), state])
+    show.table(["distribution", "version", "package", "brings", "state"], rows)
+
+
+def _loaded(found: Found) -> object:
+    """The plugin's record, or why it has none."""
+    from tlkit.plugins import BACKBONES, load, load_as
+
+    if found.is_family or found.group == BACKBONES:
+        return load(found)
+    from tlkit.tables import TABLES  # which imports torch
+
+    return load_as(found, TABLES[found.group].kind)
 
 
 def _check(installed: Sequence[Found], names: Sequence[str]) -> None:
@@ -86,11 +99,12 @@ def _check(installed: Sequence[Found], names: Sequence[str]) -> None:
     each += [(_named(installed, name)[0], name) for name in members]
     broken = 0
     for found, name in each:
-        vetted = vet(name)
+        vetted = vet(name, found.group)
         broken += bool(vetted.fault)
         state = f"breaks {vetted.law}: {vetted.fault}" if vetted.fault else "keeps the contract"
         said = f"; prints when imported: {vetted.printed}" if vetted.printed else ""
-        click.echo(show.one_line(f"{found.distribution} {found.version}  {name}  {state}{said}"))
+        whose = f"{found.distribution} {found.version}"
+        click.echo(show.one_line(f"{whose}  {found.option} {name}  {state}{said}"))
     for one in wanted:
         if one.is_family:
             click.echo(f"{one.qualified} is a family: check a member, {one.name}/NAME")

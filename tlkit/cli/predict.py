@@ -39,7 +39,7 @@ class WithTta(click.Command):
         if "--tta" in args:
             from tlkit.predict.tta import POLICIES
 
-            args = value_or_flag(args, "--tta", "mirror", list(POLICIES))
+            args = value_or_flag(args, "--tta", "mirror", POLICIES)
         return super().parse_args(ctx, args)
 
 

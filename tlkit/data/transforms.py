@@ -2,6 +2,7 @@
 
 In: (H, W, 3) pixels and which image and view this is. Out: (px, px, channels), both numbers the
 `InputSpec`'s. Augmentations work in colour; for a network that wants grey, their result is made so.
+A preset is a row in `PRESETS`, or of a package in the entry points `tlkit.augmentations`.
 This is the only module that knows albumentations, which it imports only where a pipeline needs it.
 
 Each view of an image draws from a random stream of its own, a function of (seed, image, view) and
@@ -24,9 +25,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tlkit import plugins
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, centre, in_channels, resize
-from tlkit.errors import OptionError, briefly, pick
+from tlkit.errors import OptionError, PluginError, TlkitError, briefly, pick
+from tlkit.rows import Rows, failed
 
 Look = Callable[[Pixels, int, int], Pixels]
 """(image, image's number, view's number) -> (px, px, channels)."""
@@ -79,6 +82,11 @@ def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto
         source = f"{version('albumentations')}/{text}/{seed}"
         return Augmentation(name="file", look=look, distinct=None, source=source)
     preset = pick(PRESETS, choice, "augmentation preset", also=", or a .yaml or .json file")
+    found = PRESETS.found(choice)
+    if found is not None:
+        look = held_look(preset, choice, spec, seed, jitter)
+        source = f"{found.qualified}/{found.version}/{jitter}/{seed}"
+        return Augmentation(name=choice, look=look, distinct=preset.distinct, source=source)
     return Augmentation(
         name=choice,
         look=preset.make(spec, seed, jitter),
@@ -87,6 +95,32 @@ def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto
         if preset.distinct
         else f"{version('albumentations')}/{choice}/{jitter}/{seed}",
     )
+
+
+def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str) -> Look:
+    """The look of an installed preset. It raises `PluginError` for what the network cannot take."""
+    wanted = (spec.crop_px, spec.crop_px, spec.channels)
+
+    def refused(error: Exception) -> PluginError:
+        return failed("augmentation preset", name, briefly(error), f"{wanted} uint8")
+
+    try:
+        made = preset.make(spec, seed, jitter)
+    except TlkitError:
+        raise
+    except Exception as error:  # a stranger's code
+        raise refused(error) from error
+
+    def look(image: Pixels, number: int, view: int) -> Pixels:
+        try:
+            seen = made(image, number, view)
+        except Exception as error:
+            raise refused(error) from error
+        if not isinstance(seen, np.ndarray) or seen.dtype != np.uint8 or seen.shape != wanted:
+            raise refused(TypeError(f"{getattr(seen, 'dtype', '')} {getattr(seen, 'shape', seen)}"))
+        return seen
+
+    return look
 
 
 def _none(spec: InputSpec, seed: int, jitter: str) -> Look:
@@ -294,7 +328,7 @@ def _albumentations() -> Any:
     return albumentations
 
 
-PRESETS: Mapping[str, Preset] = {
+OWN: Mapping[str, Preset] = {
     "none": Preset(about="the plain view only", make=_none, distinct=1),
     "mirror": Preset(about="plain and mirrored in turn", make=_mirror, distinct=2),
     "light": Preset(
@@ -329,3 +363,5 @@ PRESETS: Mapping[str, Preset] = {
         distinct=None,
     ),
 }
+
+PRESETS = Rows(Preset, plugins.AUGMENTATIONS, OWN)

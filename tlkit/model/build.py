@@ -66,9 +66,9 @@ def build(
 
     def make(width: int) -> nn.Module:
         with torch.device("meta") if empty_head else contextlib.nullcontext():
-            return make_head(kind, width, classes, plan.hidden, plan.dropout)
+            return make_head(plan.head, width, classes, plan.hidden, plan.dropout)
 
-    kind = plan.kind
+    pick(HEADS, plan.head, "head")  # before weights are read, which may take long
     if weights is None:
         # A source may build a network to read its weights: its random numbers are not the caller's.
         with drawn(plan.seed, "weights"):

@@ -1,6 +1,7 @@
 """Heads: what is put on the backbone's vector.
 
-In: D and C. Out: an `nn.Module` (B, D) -> (B, C). A head is a function and a row in `HEADS`.
+In: D and C. Out: an `nn.Module` (B, D) -> (B, C). A head is a function and a row in `HEADS`, or in
+the entry points `tlkit.heads` of an installed package.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from tlkit import plugins
+from tlkit.errors import TlkitError, briefly, pick
+from tlkit.rows import Rows, failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +69,30 @@ class Scale(nn.Module):
         self.factor.copy_(factor / overall if overall > 0 else torch.ones_like(factor))
 
 
-def make_head(kind: HeadKind, width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
-    """A head of that kind behind a `Scale`: (B, D) -> (B, C)."""
+def make_head(name: str, width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+    """A head of that name behind a `Scale`: (B, D) -> (B, C).
+
+    Raises `UnknownName`, and `PluginError` for an installed head that is none.
+    """
+    kind = pick(HEADS, name, "head")
+    if name not in HEADS.own:
+        _hold(kind, name, width, classes)
     layers = kind.make(width, classes, hidden, dropout)
     return nn.Sequential(OrderedDict(scale=Scale(width), layers=layers))
+
+
+def _hold(kind: HeadKind, name: str, width: int, classes: int) -> None:
+    """Raise `PluginError` for a head that fails or gives something else: without any memory."""
+    try:
+        with torch.device("meta"):
+            given = kind.make(width, classes, 8, 0.5).eval()(torch.empty(2, width))
+    except TlkitError:
+        raise
+    except Exception as error:  # a stranger's code
+        raise failed("head", name, briefly(error), "layers (B, D) -> (B, C)") from error
+    shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+    if shape != (2, classes):
+        raise failed("head", name, f"{shape} of (2, {width})", f"(2, {classes})")
 
 
 def _linear(width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
@@ -95,7 +120,7 @@ def _bn_mlp(width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
     )  # fmt: skip
 
 
-HEADS: Mapping[str, HeadKind] = {
+OWN: Mapping[str, HeadKind] = {
     "linear": HeadKind(about="D -> C", make=_linear, convex=True),
     "mlp": HeadKind(
         about="D -> hidden, ReLU, dropout -> C", make=_mlp, uses=frozenset({"hidden", "dropout"})
@@ -111,3 +136,5 @@ HEADS: Mapping[str, HeadKind] = {
         uses=frozenset({"hidden", "dropout"}),
     ),
 }
+
+HEADS = Rows(HeadKind, plugins.HEADS, OWN)

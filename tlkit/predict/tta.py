@@ -1,22 +1,26 @@
 """Test-time augmentation: the views of an image that are averaged over.
 
 In: an `InputSpec` and a policy. Out: `View`s, and the pixels of each view of an image.
-A policy is a row in `POLICIES`. Probabilities of views are averaged, never logits: a view with a
+A policy is a row in `POLICIES`, or in the entry points `tlkit.policies` of an installed package.
+Probabilities of views are averaged, never logits: a view with a
 larger scale must not outvote the others.
 Next door: dense.py (the score of a whole image).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tlkit import plugins
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, in_channels, resize
-from tlkit.errors import OptionError, pick
+from tlkit.errors import OptionError, TlkitError, briefly, pick
 from tlkit.options import PredictOptions
+from tlkit.rows import Rows, failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,11 @@ class View:
     """The whole scaled image, for dense evaluation; it has no `down` and no `right`."""
     weight: float = 1.0
     """What it counts in the mean."""
+
+    def fits(self, spec: InputSpec) -> bool:
+        """Whether it can be cut from any image, and counts."""
+        inside = 0 <= self.down <= 1 and 0 <= self.right <= 1
+        return self.shorter_px >= spec.crop_px and inside and 0 < self.weight < math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +64,31 @@ def views_of(options: PredictOptions, spec: InputSpec) -> tuple[View, ...]:
     policy = pick(POLICIES, options.tta, "test-time policy")
     for name in ("scales", "grid", "mirror"):
         if name not in policy.uses:
-            takers = [f"--tta {one}" for one, row in POLICIES.items() if name in row.uses]
+            takers = [f"--tta {one}" for one, row in POLICIES.own.items() if name in row.uses]
             options.refuse([name], f"{' or '.join(takers)}, which take it")
-    return policy.views(spec, options)
+    if options.tta in POLICIES.own:
+        return policy.views(spec, options)
+    return held_views(policy, options.tta, spec, options)
+
+
+def held_views(
+    policy: Policy, name: str, spec: InputSpec, options: PredictOptions
+) -> tuple[View, ...]:
+    """The views of an installed policy. Raises `PluginError` for what cannot be cut."""
+    try:
+        views = tuple(policy.views(spec, options))
+    except TlkitError:
+        raise
+    except Exception as error:  # a stranger's code
+        raise failed("test-time policy", name, briefly(error), "views") from error
+    wrong = [one for one in views if not (isinstance(one, View) and one.fits(spec))]
+    if wrong or not views:
+        raise failed(
+            "test-time policy", name, str(wrong[0]) if wrong else "no view",
+            f"at least one View, of a scale from {spec.crop_px} px, placed from 0 to 1, with a "
+            "weight above 0",
+        )  # fmt: skip
+    return views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +230,7 @@ def _scales(text: str, spec: InputSpec) -> list[int]:
     )
 
 
-POLICIES: Mapping[str, Policy] = {
+OWN: Mapping[str, Policy] = {
     "none": Policy(about="the plain view", views=_plain),
     "mirror": Policy(
         about="plain and mirrored; what --tta alone means",
@@ -232,3 +263,5 @@ POLICIES: Mapping[str, Policy] = {
         uses=frozenset({"scales", "grid", "mirror"}),
     ),
 }
+
+POLICIES = Rows(Policy, plugins.POLICIES, OWN)

@@ -71,7 +71,8 @@ def settle(options: FitOptions, sets: Sequence[WeightSet]) -> FitOptions:
             else "something of the backbone to be trained",
             do="leave --freeze out: the strategy decides it",
         )
-    return replace(options, freeze=freeze)
+    # The head file names the package that brings its head, if one does.
+    return replace(options, freeze=freeze, head=HEADS.full_name(options.head))
 
 
 def for_steps(options: FitOptions, *, scratch: bool, stored: int) -> FitOptions:

@@ -1,16 +1,7 @@
-"""Testing: how a plugin author knows that a backbone works, and what to test the rest with.
+"""The laws of a backbone: what tlkit/backbone.py promises to the engine, and nothing else.
 
 In: a `Backbone`. Out: nothing, or a `PluginError` that says which law of the contract is broken.
-
-    from tlkit.testing import checks_for
-
-    @checks_for(my_package.my_net)          # one test for each law in CHECKS
-    def test_contract(check): check()
-
-Also here, for tests without downloads: `TINY`, a backbone that builds in a millisecond, and
-`make_folder`, an image folder whose classes are colours.
-The laws ask only for what tlkit/backbone.py promises to the engine. torch and pytest are imported
-inside functions: TINY keeps the laws too.
+torch and pytest are imported inside functions.
 """
 
 from __future__ import annotations
@@ -21,15 +12,14 @@ import pickle
 import socket
 import subprocess
 import sys
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from tlkit.backbone import Backbone, InputSpec, Network, StateDict, Weights, WeightSet
+from tlkit.backbone import Backbone, InputSpec, Network, Weights
 from tlkit.errors import OptionError, PluginError, WeightsError, briefly, listing, pick
 from tlkit.weights import obtain
 
@@ -689,13 +679,13 @@ def _with_head(backbone: Backbone, network: Network) -> Cut:
     import torch
 
     from tlkit.model.assemble import assemble, cut
-    from tlkit.model.heads import HEADS, make_head
+    from tlkit.model.heads import make_head
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = assemble(
             network,
-            lambda width: make_head(HEADS["linear"], width, 3, 0, 0.0),
+            lambda width: make_head("linear", width, 3, 0, 0.0),
             attach="replace",
             pool="keep",
         )
@@ -778,116 +768,3 @@ def _equal_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> boo
     import torch
 
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-# --- what to test the rest with -----------------------------------------------------------------
-
-
-class _Seeded:
-    """TINY's weights, made from a seed: always on the disk, never a file."""
-
-    def where(self) -> str:
-        return "made from a seed by tlkit.testing"
-
-    def on_disk(self) -> bool:
-        return True
-
-    def fetch(self) -> StateDict:
-        import torch
-
-        seed = torch.Generator().manual_seed(7)
-        state: dict[str, Tensor] = {}
-        for key, value in _tiny_network().state_dict().items():
-            if key.endswith("running_var"):
-                # Away from 1, so that a BatchNorm that forgot its statistics is noticed.
-                state[key] = 0.5 + torch.rand(value.shape, generator=seed)
-            elif value.is_floating_point():
-                fan_in = max(1, value[0].numel())
-                noise = torch.randn(value.shape, generator=seed)
-                state[key] = noise * (2 / fan_in) ** 0.5 if value.ndim > 1 else 1 + 0.1 * noise
-            else:
-                state[key] = value.clone()
-        return state
-
-
-def _tiny_network() -> nn.Sequential:
-    from torch import nn
-
-    def stage(wide_in: int, wide_out: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(wide_in, wide_out, kernel_size=3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(wide_out),
-            nn.ReLU(),
-        )
-
-    features = nn.Sequential(OrderedDict(stage1=stage(3, 8), stage2=stage(8, 16)))
-    return nn.Sequential(OrderedDict(features=features, classifier=nn.Linear(16, 5)))
-
-
-def _tiny_weights() -> tuple[WeightSet, ...]:
-    half = (0.5, 0.5, 0.5)
-    return (
-        WeightSet(
-            name="seeded",
-            input=InputSpec(crop_px=32, resize_px=36, mean=half, std=half),
-            source=_Seeded(),
-            licence="Apache-2.0",
-            classes=5,
-        ),
-    )
-
-
-def _tiny_build(weights: Weights) -> Network:
-    from torch import nn
-
-    network = _tiny_network()
-    weights.load_into(network)
-    features, classifier = network
-    return Network(
-        features=features,
-        neck=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        classifier=classifier,
-        stages={name: (stage,) for name, stage in features.named_children()},
-        input=weights.input,
-    )
-
-
-TINY = Backbone(
-    name="tiny",
-    about="two convolutions with BatchNorm, for tests: D = 16, K = 5, 32 px",
-    weights=_tiny_weights,
-    build=_tiny_build,
-)
-
-
-def make_folder(
-    path: Path,
-    classes: Sequence[str] = ("red", "green", "blue"),
-    per_class: int = 8,
-    size: tuple[int, int] = (64, 48),
-    seed: int = 0,
-    ending: str = ".png",
-) -> Path:
-    """Write an image folder, path/CLASS/NNN.png, whose classes are colours with noise.
-
-    The hues are spread evenly over the classes, in their order: with three they are red, green and
-    blue. `size` is (width, height) in pixels; `ending` may be `.jpg`. No two images are alike, and
-    the same arguments give the same pixels. Returns `path`.
-    """
-    import colorsys
-
-    import numpy as np
-    from PIL import Image
-
-    width, height = size
-    for number, name in enumerate(classes):
-        folder = path / name
-        folder.mkdir(parents=True, exist_ok=True)
-        colour = np.array(colorsys.hsv_to_rgb(number / len(classes), 0.8, 0.8)) * 255
-        for image in range(per_class):
-            random = np.random.default_rng([seed, number, image])
-            light = random.uniform(-25, 25)
-            noise = random.normal(0, 25, size=(height, width, 3))
-            pixels = np.clip(colour + light + noise, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{image:03d}{ending}")
-    return path
