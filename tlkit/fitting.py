@@ -54,6 +54,7 @@ from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, choose
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
+from tlkit.tracking import Begun, Ended, tracked, tracker
 from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.folds import Fold, train_folds
@@ -90,17 +91,20 @@ def fit_events(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    track: str = "",
 ) -> Generator[Event, None, FitResult | FoldsResult]:
     """Fit a head on a folder, step by step: yields `Note`, `Tick` and `Epoch`, returns the result.
 
     With `folds` also a `FoldScore` for each head, and the result is a `FoldsResult`. The run folder
     appears when all is done, or not at all. With `resume` a fit that was interrupted goes on where
-    it was; closing the generator interrupts it. Raises `TlkitError`.
+    it was; closing the generator interrupts it. `track` is a tracker, NAME or NAME:WHERE
+    (`tlkit.tracking.TRACKERS`), which is told how it goes. Raises `TlkitError`.
     """
     started = time.perf_counter()
     options = FitOptions() if options is None else options
     folder = Path(folder)
     _refuse_early(options)
+    tell = tracker(track) if track else None
     run = _run_folder(folder, options, out, overwrite=overwrite)
     replace = runs.FILES if overwrite else ()
     if not resume:
@@ -130,10 +134,42 @@ def fit_events(
             place.checkpoints.clear_files()
         elif resume and not place.checkpoints.there:
             yield Note(text="there is no checkpoint to go on from: begins at the start")
-        fit_one = _cross if options.folds else _single
-        result = yield from fit_one(folder, options, chosen, parts, place)
-        place.checkpoints.clear()
+        steps = _kept(folder, options, chosen, parts, place)
+        if tell is not None:
+            yield Note(text=f"tells {track} how it goes")  # a server may take its time
+            begun = Begun(name=run.name, options=dataclasses.asdict(options))
+            steps = tracked(steps, tell, begun, _ended)
+        result = yield from steps
     return dataclasses.replace(result, wall_s=time.perf_counter() - started)
+
+
+def _kept(
+    folder: Path, options: FitOptions, chosen: Chosen, parts: Parts, place: _Place
+) -> Generator[Event, None, FitResult | FoldsResult]:
+    """Fit, and when the run folder is there, leave no checkpoints."""
+    fit_one = _cross if options.folds else _single
+    result: FitResult | FoldsResult = yield from fit_one(folder, options, chosen, parts, place)
+    place.checkpoints.clear()
+    return result
+
+
+def _ended(result: FitResult | FoldsResult) -> Ended:
+    """What trackers are told at the end."""
+    if isinstance(result, FoldsResult):
+        parts = {"out_of_fold": result.out_of_fold, "test": result.test}
+    else:
+        parts = {"validation": result.validation, "test": result.test}
+    return Ended(
+        how="finished",
+        scores={
+            f"{part}/{name}": getattr(one, name)
+            for part, one in parts.items()
+            if one is not None
+            for name in TRACKED
+        },
+        options=json.loads((result.run / runs.OPTIONS).read_bytes()).get("auto", {}),
+        run=result.run,
+    )
 
 
 @dataclass(frozen=True)
@@ -204,6 +240,9 @@ FILES = ("augment", "weights")
 
 IDLE = ("workers", "cache", "cache_gb", "bank")
 """Options that change how long a fit takes and nothing else."""
+
+TRACKED = ("accuracy", "balanced_accuracy", "loss", "calibration_error", "brier")
+"""Scores that trackers are told."""
 
 
 def _single(
@@ -469,6 +508,7 @@ def fit(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    track: str = "",
     **options: Any,
 ) -> FoldsResult: ...
 
@@ -480,6 +520,7 @@ def fit(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    track: str = "",
     **options: Any,
 ) -> FitResult: ...
 
@@ -490,6 +531,7 @@ def fit(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    track: str = "",
     **options: Any,
 ) -> FitResult | FoldsResult:
     """Fit a head on a folder of class folders; with `folds=K`, one for each fold: a `FoldsResult`.
@@ -497,8 +539,10 @@ def fit(
     `options` are the fields of `tlkit.FitOptions`; an unknown one is an error that lists them.
     Raises `TlkitError`. `tlkit.fit_events` does the same step by step.
     """
-    events = fit_events(folder, FitOptions.of(options), out=out, overwrite=overwrite, resume=resume)
-    return finish(events)
+    given = FitOptions.of(options)
+    return finish(
+        fit_events(folder, given, out=out, overwrite=overwrite, resume=resume, track=track)
+    )
 
 
 fit.__signature__ = signature(  # type: ignore[attr-defined]

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace a run folder that is not empty.")
 @click.option("--resume", is_flag=True, help="Go on with this fit where it was interrupted.")
+@click.option(
+    "--track",
+    metavar="NAME[:WHERE]",
+    default="",
+    help="Tell tensorboard or mlflow how it goes.  [default: nobody]",
+)
 @flags_for(FitOptions, into="options")
 def command(
-    folder: str, out: str | None, overwrite: bool, resume: bool, options: FitOptions
+    folder: str, out: str | None, overwrite: bool, resume: bool, track: str, options: FitOptions
 ) -> None:
     """Fit a head on the images in FOLDER.
 
@@ -64,7 +70,9 @@ def command(
                 _epoch(event, heading=before is None or event.number < before.number)
                 before = event
 
-        events = fit_events(folder, options, out=out, overwrite=overwrite, resume=resume)
+        events = fit_events(
+            folder, options, out=out, overwrite=overwrite, resume=resume, track=track
+        )
         try:
             result = finish(events, each)
         except FitEnded as error:
