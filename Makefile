@@ -25,7 +25,7 @@ demo: $(READY)  ## fit, evaluate and predict on a sample folder, offline
 	cd .demo && ../$(BIN)/tlkit predict digits/test/7/*.png
 
 test: $(READY)  ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 stress: $(READY)  ## break files and fits on purpose, a short count of each
 	$(BIN)/python tests/stress/fuzz.py images --count 400
