@@ -81,6 +81,24 @@ def address(start, loopback):
 
 
 @pytest.fixture
+def busy():
+    """Keep the thread that owns the heads busy until what is returned is set."""
+
+    def waiting(served):
+        go, begun = threading.Event(), threading.Event()
+
+        def wait():
+            begun.set()
+            go.wait()
+
+        served.desk.do(wait)
+        begun.wait()
+        return go
+
+    return waiting
+
+
+@pytest.fixture
 def send():
     """Files as a form has them."""
 

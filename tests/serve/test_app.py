@@ -5,11 +5,13 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import tlkit
 from tlkit.classifier import load
 from tlkit.predict.tta import POLICIES
 from tlkit.report.explain import explain
+from tlkit.serve.app import app_of
 
 
 def probabilities(answer):
@@ -177,10 +179,6 @@ def test_health_and_metrics_tell_what_was_done(client, start, photos, send, tmp_
 
 
 def test_a_server_that_is_stopping_is_not_ready(start, photos, send):
-    from starlette.testclient import TestClient
-
-    from tlkit.serve.app import app_of
-
     served = start()
     asked = TestClient(app_of(served), base_url="http://localhost")
     served.desk.close()

@@ -11,21 +11,8 @@ from tlkit.classifier import load
 from tlkit.data.images import BadImage
 from tlkit.errors import OptionError, UnknownName
 from tlkit.options import PredictOptions
-from tlkit.predict.session import session
+from tlkit.predict.session import sessions
 from tlkit.serve import desk as module
-
-
-def held(served):
-    """Keep the thread that owns the heads busy until what is returned is set."""
-    go, begun = threading.Event(), threading.Event()
-
-    def wait():
-        begun.set()
-        go.wait()
-
-    served.desk.do(wait)
-    begun.wait()
-    return go
 
 
 def test_many_at_once_get_each_their_own_answer(start, head, photos):
@@ -52,11 +39,11 @@ def test_many_at_once_get_each_their_own_answer(start, head, photos):
     assert max(sizes) <= 8
 
 
-def test_what_comes_together_goes_through_the_network_together(start, photos):
+def test_what_comes_together_goes_through_the_network_together(start, photos, busy):
     sizes = []
     served = start()
     served.desk._told = sizes.append
-    go = held(served)
+    go = busy(served)
     futures = [served.desk.predict("none", one, one.read_bytes()) for one in photos[:20]]
     served.desk._readers.submit(lambda: None).result()
     go.set()
@@ -66,11 +53,11 @@ def test_what_comes_together_goes_through_the_network_together(start, photos):
     assert len(sizes) <= 3
 
 
-def test_an_answer_that_nobody_waits_for_is_not_computed(start, photos):
+def test_an_answer_that_nobody_waits_for_is_not_computed(start, photos, busy):
     sizes = []
     served = start()
     served.desk._told = sizes.append
-    go = held(served)
+    go = busy(served)
     dropped, kept = (served.desk.predict("none", one, one.read_bytes()) for one in photos[:2])
     assert dropped.cancel()
     go.set()
@@ -78,10 +65,10 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(start, photos):
     assert sum(sizes) == 1
 
 
-def test_what_waits_is_bounded_and_all_is_answered(start, photos, monkeypatch):
+def test_what_waits_is_bounded_and_all_is_answered(start, photos, busy, monkeypatch):
     monkeypatch.setattr(module, "MOST_DECODED", 1)
     served = start()
-    go = held(served)
+    go = busy(served)
     futures = [served.desk.predict("none", one, one.read_bytes()) for one in photos]
     for _ in range(100):
         if served.desk._waiting.qsize():
@@ -134,7 +121,7 @@ def test_a_policy_that_the_head_cannot_be_asked_under_is_refused(start, photos):
 
 def test_a_session_takes_no_precision_that_only_images_could_choose(head):
     with pytest.raises(OptionError, match="precision"):
-        session(load(head).heads, PredictOptions(precision="auto"))
+        sessions(load(head).heads, PredictOptions(precision="auto"))
 
 
 def test_scales_that_no_policy_could_take_are_refused_at_once(start):

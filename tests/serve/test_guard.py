@@ -127,25 +127,12 @@ def test_a_body_that_is_no_form_with_files_is_refused(client, kind):
     assert "multipart/form-data" in answer.json()["expected"]
 
 
-def blocked(served):
-    """Keep the heads busy; what is returned lets them go on."""
-    go, begun = threading.Event(), threading.Event()
-
-    def wait():
-        begun.set()
-        go.wait()
-
-    served.desk.do(wait)
-    begun.wait()
-    return go
-
-
 @pytest.mark.parametrize("limit", ["most_waiting", "most_waiting_mb"])
-def test_more_than_can_wait_shall_come_again(start, photos, send, limit):
+def test_more_than_can_wait_shall_come_again(start, photos, send, busy, limit):
     most = {"most_waiting": 1, "most_waiting_mb": 1.5 * photos[0].stat().st_size / 1e6}
     served = start(**{limit: most[limit]})
     asked = TestClient(app_of(served), base_url="http://localhost")
-    go = blocked(served)
+    go = busy(served)
     first = threading.Thread(
         target=lambda: found.append(asked.post("/api/predict", files=send(photos[0]))),
     )
@@ -162,10 +149,10 @@ def test_more_than_can_wait_shall_come_again(start, photos, send, limit):
     assert asked.post("/api/predict", files=send(photos[1])).status_code == 200
 
 
-def test_what_takes_too_long_is_given_up_and_the_next_is_answered(start, photos, send):
+def test_what_takes_too_long_is_given_up_and_the_next_is_answered(start, photos, send, busy):
     served = start(timeout=0.2)
     asked = TestClient(app_of(served), base_url="http://localhost")
-    go = blocked(served)
+    go = busy(served)
     late = asked.post("/api/predict", files=send(photos[0]))
     assert late.status_code == 504
     assert "--timeout" in late.json()["do"]

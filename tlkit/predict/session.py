@@ -112,8 +112,13 @@ def _look(ready: Ready, data: bytes) -> Seen:
     return seen(image, ready.views, ready.spec)
 
 
-def session(heads: Sequence[Head], options: PredictOptions) -> Session:
-    """Place the heads. Raises what predicting with these options would raise."""
+def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Session]:
+    """For each policy that the heads can be asked under, how; the one in `options` is the first.
+
+    `scales`, `grid` and `mirror` are for the policies that take them. Raises what predicting with
+    these options would raise; a policy that was not named and does not go with the heads is left
+    out.
+    """
     if options.precision == "auto":
         raise OptionError(
             "there are no first images by which the precision could be chosen",
@@ -121,7 +126,26 @@ def session(heads: Sequence[Head], options: PredictOptions) -> Session:
             expected="as-fitted, fp32 or bf16",
             do="name one; `tlkit predict --precision auto` says what it takes",
         )
-    check(heads, options)
+    plain = PredictOptions()
+    found: dict[str, Session] = {}
+    for name in dict.fromkeys([options.tta, *POLICIES]):
+        policy = pick(POLICIES, name, "test-time policy")
+        idle = {"scales", "grid", "mirror"} - policy.uses
+        own = replace(options, tta=name, **{one: getattr(plain, one) for one in idle})
+        for head in heads:
+            views_of(own, head.model.spec)
+        if not found:
+            check(heads, own)
+        try:
+            found[name] = _session(heads, own)
+        except OptionError:
+            if not found:
+                raise
+    return found
+
+
+def _session(heads: Sequence[Head], options: PredictOptions) -> Session:
+    """Place the heads."""
     shared = groups(heads)
     return Session(
         heads=tuple(heads),
@@ -132,29 +156,3 @@ def session(heads: Sequence[Head], options: PredictOptions) -> Session:
         orders=tuple(match(heads)),
         weights=weights_of(heads, options),
     )
-
-
-def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Session]:
-    """For each policy that the heads can be asked under, how; the one in `options` is the first.
-
-    `scales`, `grid` and `mirror` are for the policies that take them. Raises as `session`; a policy
-    that was not named and does not go with the heads is left out.
-    """
-    plain = PredictOptions()
-    found: dict[str, Session] = {}
-    for name in dict.fromkeys([options.tta, *POLICIES]):
-        policy = pick(POLICIES, name, "test-time policy")
-        idle = {
-            one: getattr(plain, one)
-            for one in ("scales", "grid", "mirror")
-            if one not in policy.uses
-        }
-        own = replace(options, tta=name, **idle)
-        for head in heads:
-            views_of(own, head.model.spec)
-        try:
-            found[name] = session(heads, own)
-        except OptionError:
-            if name == options.tta:
-                raise
-    return found

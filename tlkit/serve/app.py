@@ -7,7 +7,7 @@ Not here: who may ask, and how much (guard.py), the network (desk.py).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tlkit.report.explain import Explainer, explainer
 from tlkit.serve import problems
 from tlkit.serve.desk import Desk
 from tlkit.serve.guard import guarded
-from tlkit.serve.metrics import ANSWERED, UNREADABLE, UNSURE, Metrics
+from tlkit.serve.metrics import ANSWERED, UNREADABLE, UNSURE, Metrics, metrics
 
 STATIC = Path(__file__).parent / "static"
 
@@ -132,7 +132,7 @@ class Service:
     desk: Desk
     explainer: Explainer | TlkitError
     """Or why there is none."""
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: Metrics
 
     async def predict(self, images: list[UploadFile], tta: str, top: int) -> Answers:
         """Raises `TlkitError`, and `HTTPException` for too many images."""
@@ -142,7 +142,7 @@ class Service:
                 found=f"{len(images)}", expected=f"at most {self.serving.most_images}",
                 do="send them in several; --most-images sets the limit",
             )  # fmt: skip
-        self._must_be_open()
+        self.must_be_open()
         names = [printable(one.filename or "") for one in images]
         asked = [
             asyncio.wrap_future(self.desk.predict(tta, Path(name), await one.read()))
@@ -158,7 +158,7 @@ class Service:
 
     async def explain(self, image: UploadFile, target: str) -> bytes:
         """Raises `TlkitError`, and `HTTPException` for what cannot be read."""
-        self._must_be_open()
+        self.must_be_open()
         if isinstance(self.explainer, TlkitError):
             raise self.explainer
         name = printable(image.filename or "")
@@ -191,7 +191,8 @@ class Service:
             most_pixels=most_pixels(),
         )
 
-    def _must_be_open(self) -> None:
+    def must_be_open(self) -> None:
+        """Raise `HTTPException` where nothing is answered any more."""
         if not self.desk.open:
             raise problems.refused(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping",
@@ -209,7 +210,7 @@ def service(
     classifier: Classifier, options: PredictOptions, serving: ServeOptions, token: str = ""
 ) -> Service:
     """Start to serve; the caller closes the desk. Raises `TlkitError`."""
-    metrics = Metrics()
+    counted = metrics()
     explained: Explainer | TlkitError
     found = sessions(classifier.heads, options)
     try:
@@ -220,7 +221,7 @@ def service(
         found,
         options,
         gather_s=serving.gather_ms / 1000,
-        told=metrics.batches.observe,
+        told=counted.batches.observe,
     )
     return Service(
         classifier=classifier,
@@ -229,7 +230,7 @@ def service(
         token=token,
         desk=desk,
         explainer=explained,
-        metrics=metrics,
+        metrics=counted,
     )
 
 
@@ -325,11 +326,11 @@ def _states(served: Service) -> APIRouter:
     @router.get("/health/ready", responses=problems.described(400, 403, 503))
     async def ready() -> Health:
         """Whether questions are answered."""
-        served._must_be_open()
+        served.must_be_open()
         return Health(ok=True)
 
     @router.get("/metrics", response_class=Response, **guarded_too)
-    async def metrics() -> Response:
+    async def counts() -> Response:
         """What was counted, in the text format of Prometheus."""
         return Response(served.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

@@ -135,7 +135,7 @@ def _must_be_welcome(scope: Scope, serving: ServeOptions, token: str) -> None:
         raise refused(
             HTTPStatus.FORBIDDEN, "another site's page cannot ask here",
             found=f"Origin: {origin}", expected=f"a page of {host}, or a program",
-            do="open the server's own page",
+            do="open the server's own page; a proxy before it must pass the Host on",
         )  # fmt: skip
     if token and scope["path"].startswith(GUARDED):
         given = headers.get("authorization", "").partition(" ")

@@ -91,7 +91,7 @@ function again(one) {
   Object.assign(one, { state: "new", answer: null, reason: null });
 }
 
-async function fill() {
+function fill() {
   while (running < AT_ONCE) {
     const one = shown.find((each) => each.state === "new");
     if (!one) return;
@@ -121,7 +121,7 @@ async function answer(one, mine) {
   if (mine !== round || !shown.includes(one)) return;
   Object.assign(one, { again: false }, found);
   draw(one);
-  show();
+  showSoon();
 }
 
 const named = (file) => ({ file, path: file.webkitRelativePath || file.name });
@@ -222,6 +222,18 @@ function show() {
   if (wrong.length) parts.push(`${wrong.length} without an answer`);
   if (those.length < shown.length) parts.push(`${those.length} shown`);
   say(some ? parts.join(" · ") : "");
+}
+
+// Once for all answers of a moment: a folder may have thousands.
+let due = false;
+function showSoon() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    show();
+    if ($("order").value !== "added") sort();
+  });
 }
 
 function say(text, wrong = false) {
