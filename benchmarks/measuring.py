@@ -40,7 +40,7 @@ def run(words: Sequence[str | Path]) -> Cost:
     started = time.perf_counter()
     process = subprocess.Popen([str(one) for one in words], stdout=subprocess.PIPE, text=True)
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process.pid, done, peak), daemon=True)
+    watcher = threading.Thread(target=watch, args=(process.pid, done, peak), daemon=True)
     watcher.start()
     before = os.times()
     output, _ = process.communicate()
@@ -57,7 +57,8 @@ def run(words: Sequence[str | Path]) -> Cost:
     return Cost(wall_s=wall_s, cpu_s=cpu_s, peak_mb=peak[0] / 1e6, said=said)
 
 
-def _watch(pid: int, done: threading.Event, peak: list[float]) -> None:
+def watch(pid: int, done: threading.Event, peak: list[float]) -> None:
+    """Note the most memory that a process and its children have had, until it is done."""
     while not done.wait(SAMPLE_S):
         total = 0
         try:

@@ -502,6 +502,31 @@ class PredictOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeOptions(Checked):
+    """Where `tlkit serve` listens, and how much it takes on."""
+
+    host: str = option(
+        "127.0.0.1",
+        "The address to listen on; one that other machines reach wants a token.",
+        metavar="ADDRESS",
+    )
+    port: int = option(8000, "The port; 0: one that is free.", min=0, max=65535)
+    most_images: int = option(32, "Images of one request.", min=1, max=1000)
+    most_mb: float = option(32.0, "Megabytes of one request.", above=0.0)
+    most_waiting: int = option(
+        256, "Requests that are read or answered at once; others shall come again (429).", min=1
+    )
+    most_waiting_mb: float = option(512.0, "Megabytes of all these together.", above=0.0)
+    timeout: float = option(60.0, "Seconds after which a request is given up.", above=0.0)
+    gather_ms: float = option(
+        5.0,
+        "Milliseconds for which an image waits for others, to go through the network together.",
+        min=0.0,
+        max=1000.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SummaryOptions(ShapeOptions):
     """What `tlkit summary` counts on, and how much of it is listed."""
 

@@ -31,6 +31,7 @@ from tlkit.cli import (
     plugins,
     predict,
     sample,
+    serve,
     show,
     summary,
 )
@@ -103,6 +104,7 @@ for _command in (
     evaluate.command,
     explain.command,
     export.command,
+    serve.command,
     inspect.command,
     lr_find.command,
     backbones.command,

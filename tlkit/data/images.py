@@ -84,6 +84,14 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     """
     try:
         data = _bytes(path)
+    except (OSError, ValueError) as error:
+        raise Unreadable(_no_file(path, error)) from error
+    return decode(data, at_least_px=at_least_px)
+
+
+def decode(data: bytes, *, at_least_px: int = 0) -> Pixels:
+    """The same of what a file holds."""
+    try:
         with _open(data) as image:
             _refuse_large(image.size, at_least_px)
             if image.format != "JPEG":
@@ -97,7 +105,7 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        raise Unreadable(_reason(path, error)) from error
+        raise Unreadable(_reason(data, error)) from error
 
 
 def most_pixels() -> int:
@@ -210,15 +218,23 @@ UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
 """What undoes each orientation of the EXIF standard."""
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _no_file(path: Path, error: Exception) -> str:
     if not path.exists():
         return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    return _briefly(error)
+
+
+def _reason(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("its sides")
     if isinstance(error, UnidentifiedImageError):
-        return "empty file" if path.stat().st_size == 0 else "not an image that Pillow knows"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
+        return "not an image that Pillow knows" if data else "empty file"
+    return _briefly(error)
+
+
+def _briefly(error: Exception) -> str:
     text = str(error).replace("\n", " ")[:200]
     return f"{type(error).__name__}: {text}"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,14 +134,17 @@ def members(
                     bad = answer
                     continue
                 found.update(zip(group, answer, strict=True))
-            yield bad or tuple(
-                replace(
-                    found[i],
-                    classes=heads[0].classes,
-                    probabilities=found[i].probabilities[order],
-                )
-                for i, order in enumerate(orders)
-            )
+            yield bad or alike(found, heads[0].classes, orders)
+
+
+def alike(
+    found: Mapping[int, Prediction], classes: tuple[str, ...], orders: Sequence[NDArray[np.int64]]
+) -> tuple[Prediction, ...]:
+    """What H heads, by their positions, make of one image, in one order of the classes."""
+    return tuple(
+        replace(found[i], classes=classes, probabilities=found[i].probabilities[order])
+        for i, order in enumerate(orders)
+    )
 
 
 def join(answers: Sequence[Prediction], weights: Floats, combine: str) -> Prediction:

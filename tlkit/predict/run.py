@@ -191,8 +191,11 @@ class Ready:
         common = self.stack.common
         return common if self.window is None else min(common, self.stack.neck)
 
-    def started(self, engine: str, images: int) -> Ready:
-        """With engines for the views of so many images. Raises `OptionError`."""
+    def started(self, engine: str, images: int, *, crops_by: Runner | None = None) -> Ready:
+        """With engines for the views of so many images. Raises `OptionError`.
+
+        `crops_by` was started for crops of the same heads, and need not be once more.
+        """
         crops = images * sum(not view.whole for view in self.views)
         wholes = images * sum(view.whole for view in self.views)
         # A whole image is so many crops, if it is half as long again as it is wide.
@@ -200,7 +203,7 @@ class Ready:
         larger = sum(sizes) / max(1, len(sizes))
         return replace(
             self,
-            crops=self._started(engine, self.stack.common, crops, any_size=False),
+            crops=crops_by or self._started(engine, self.stack.common, crops, any_size=False),
             wholes=self._started(engine, self.through, round(wholes * larger), any_size=True),
         )
 

@@ -74,29 +74,45 @@ def explain(
     Raises `UnknownName` for a class that the head does not know, and `OptionError` where the
     network has no map to show, or the library is missing.
     """
-    known = {name: number for number, name in enumerate(head.classes)}
-    wanted = pick(known, target, "class") if target else None
-    compute = compute_on(device, "fp32")
-    model = head.model.eval()
-    compute.place(model)
-    see = _averaged(model) or _by_gradient(model, str(head.path))
-    temperature = head.card.calibration.temperature
+    explained = explainer(head, device=device)
+    if target:
+        pick(dict.fromkeys(head.classes), target, "class")
     for path in paths:
         try:
             image = read(path, at_least_px=PX)
         except Unreadable as error:
             yield BadImage(path=path, reason=str(error))
             continue
+        yield explained(path, image, target)
+
+
+Explainer = Callable[[Path, Pixels, str], "Explanation"]
+"""An image by name, its pixels (H, W, 3), the class or "" for the likeliest."""
+
+
+def explainer(head: Head, *, device: str = "auto") -> Explainer:
+    """What explains one image after the other. Raises `OptionError` as `explain` does."""
+    known = {name: number for number, name in enumerate(head.classes)}
+    compute = compute_on(device, "fp32")
+    model = head.model.eval()
+    compute.place(model)
+    see = _averaged(model) or _by_gradient(model, str(head.path))
+    temperature = head.card.calibration.temperature
+
+    def explained(path: Path, image: Pixels, target: str) -> Explanation:
+        wanted = pick(known, target, "class") if target else None
         square = torch.from_numpy(plain(model.spec, image).copy()).permute(2, 0, 1)[None]
         logits, shown = see(compute.send(square), wanted)
         soft = (logits.double() / temperature).softmax(dim=0).cpu().numpy()
         prediction = Prediction(path=path, classes=head.classes, probabilities=soft)
-        yield Explanation(
+        return Explanation(
             prediction=prediction,
             target=target or prediction.label,
             map=_scaled(shown),
             square=_large(model.spec, image),
         )
+
+    return explained
 
 
 See = Callable[[Tensor, int | None], tuple[Tensor, NDArray[np.float32]]]
@@ -231,8 +247,13 @@ def picture_names(paths: Sequence[Path]) -> list[str]:
     return [f"{number:05d}-{one}.png" for number, one in enumerate(stems, start=1)]
 
 
-def write_picture(one: Explanation, path: Path) -> None:
-    """Write the overlay as a PNG. Raises `DiskError`."""
+def picture(one: Explanation) -> bytes:
+    """The overlay as a PNG."""
     file = io.BytesIO()
     Image.fromarray(one.overlay()).save(file, format="PNG")
-    write_bytes(path, file.getvalue())
+    return file.getvalue()
+
+
+def write_picture(one: Explanation, path: Path) -> None:
+    """Write the overlay as a PNG. Raises `DiskError`."""
+    write_bytes(path, picture(one))
