@@ -2,10 +2,13 @@
 
 head.safetensors   the trained tensors and their card (artifact.py)
 history.csv        one row per epoch
+validation.csv     every validation image as the head saw it before it learnt from any of them;
+                   not where that would be more than `MOST_TOLD` probabilities
 metrics.json       scores on the validation images, and on the test images if there are any
 options.json       every option, what `auto` became, the folder; which fit it was, for --resume
 curves.png         loss and accuracy
 confusion.png      which class was taken for which
+report/            what `tlkit report` has written (reporting.py)
 
 While it is being made: .NAME.checkpoint beside it, which --resume goes on from.
 
@@ -24,21 +27,33 @@ import itertools
 import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from tlkit.errors import RunFolderError
 from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
+HISTORY, METRICS, VALIDATION = "history.csv", "metrics.json", "validation.csv"
 FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
+REPORT = "report"
+REPORT_FILES = frozenset({"report.html", "report.json", "figure-*.png"})
+"""All that a report holds."""
 FILES = frozenset(
-    {HEAD, "history.csv", "metrics.json", OPTIONS, "curves.png", "confusion.png"}
+    {HEAD, HISTORY, METRICS, VALIDATION, OPTIONS, "curves.png", "confusion.png"}
     | {f"fold-[0-9]*/{HEAD}", FOLDS, OUT_OF_FOLD}
+    | {f"{REPORT}/{one}" for one in REPORT_FILES}
 )
 """All that a run folder holds: --overwrite replaces a folder with these files and no other."""
+
+MOST_TOLD = 1 << 18
+"""Probabilities in validation.csv: writing more of them would be felt at the end of a fit."""
+
 RUNS = Path("runs")
 LOCK = "lock"
 
@@ -183,3 +198,44 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def as_json(data: Any) -> str:
     """Indented, with a newline at the end."""
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What heads made of N images that they had not learnt from, as a run folder has it."""
+
+    files: tuple[str, ...]
+    """Below the part of the folder that they lie in."""
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """(N,)"""
+    probabilities: NDArray[np.float64]
+    """(N, C)"""
+
+
+def as_told(told: Told) -> str:
+    """One row per image: path, class, C probabilities."""
+    header = ["path", "class", *(f"probability_{name}" for name in told.classes)]
+    rows = zip(told.files, told.labels, told.probabilities.tolist(), strict=True)
+    return as_csv(header, ([file, told.classes[label], *row] for file, label, row in rows))
+
+
+def read_told(table: Path) -> Told:
+    """From validation.csv, or out-of-fold.csv. Raises `OSError`, and `ValueError` for another."""
+    try:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        first = 3 if header[2:3] == ["fold"] else 2
+        classes = tuple(one.removeprefix("probability_") for one in header[first:])
+        labels = np.array([classes.index(row[1]) for row in rows], dtype=np.int64)
+        probabilities = np.array([row[first:] for row in rows], dtype=np.float64)
+        if probabilities.shape != (len(rows), len(classes)) or not np.isfinite(probabilities).all():
+            raise ValueError("not a probability of each class in each row")
+        return Told(
+            files=tuple(row[0] for row in rows),
+            classes=classes,
+            labels=labels,
+            probabilities=probabilities,
+        )
+    except (csv.Error, IndexError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
