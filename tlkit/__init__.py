@@ -39,11 +39,13 @@ if TYPE_CHECKING:
         CheckOptions,
         FitOptions,
         PredictOptions,
+        ReportOptions,
         SummaryOptions,
         SweepOptions,
     )
     from tlkit.predict.run import Prediction
     from tlkit.rates import find_lr, find_lr_events
+    from tlkit.reporting import report_events, write_report
     from tlkit.sizing import summary
     from tlkit.train.range_test import RangeTest
 
@@ -66,6 +68,7 @@ _WHERE = {
     "PredictOptions": "tlkit.options",
     "Prediction": "tlkit.predict.run",
     "RangeTest": "tlkit.train.range_test",
+    "ReportOptions": "tlkit.options",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -79,7 +82,9 @@ _WHERE = {
     "fit": "tlkit.fitting",
     "fit_events": "tlkit.fitting",
     "load": "tlkit.classifier",
+    "report_events": "tlkit.reporting",
     "summary": "tlkit.sizing",
+    "write_report": "tlkit.reporting",
 }
 
 __all__ = [
@@ -99,6 +104,7 @@ __all__ = [
     "PredictOptions",
     "Prediction",
     "RangeTest",
+    "ReportOptions",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -113,7 +119,9 @@ __all__ = [
     "fit",
     "fit_events",
     "load",
+    "report_events",
     "summary",
+    "write_report",
 ]
 
 

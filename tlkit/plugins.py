@@ -1,8 +1,9 @@
-"""Plugins: which backbones are installed, which are broken, which one is meant.
+"""Plugins: what installed packages bring, what of it is broken, which backbone is meant.
 
 find (metadata only) -> choose by name -> load (imports the one plugin).
 In: the entry points of installed distributions, in the groups `tlkit.backbones` (one name each)
-and `tlkit.families` (open sets, FAMILY/NAME). Out: `Found` records, a `Backbone`, or `Broken`.
+and `tlkit.families` (open sets, FAMILY/NAME); in `tlkit.reports` parts of a report. Out: `Found`
+records, what they lead to, or `Broken`.
 A plugin is imported only when it is chosen; one that raises is named, and stops nothing else.
 `TLKIT_PLUGINS` limits what is looked at: names of distributions or of packages, separated by
 commas; set but empty, no plugin at all.
@@ -19,14 +20,18 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
 
 from tlkit.backbone import Backbone, Family
 from tlkit.errors import PluginError, TlkitError, unknown
 
 log = logging.getLogger("tlkit")
 
+Kind = TypeVar("Kind")
+
 BACKBONES = "tlkit.backbones"
 FAMILIES = "tlkit.families"
+REPORTS = "tlkit.reports"
 
 LIMIT_S = 30.0
 """After which an import is said to hang. It brings no torch: a hundredth of a second will do."""
@@ -75,11 +80,11 @@ class Chosen:
     found: Found
 
 
-def find() -> tuple[Found, ...]:
+def find(groups: Sequence[str] = (BACKBONES, FAMILIES)) -> tuple[Found, ...]:
     """Every backbone and family that is installed, by name. Reads metadata, imports no plugin."""
     wanted = _limit()
     found = []
-    for group in (BACKBONES, FAMILIES):
+    for group in groups:
         for entry in entry_points(group=group):
             distribution = entry.dist
             one = Found(
@@ -128,7 +133,13 @@ def natural(name: str) -> tuple[tuple[int, str | int], ...]:
 
 def load(found: Found) -> Backbone | Family | Broken:
     """The plugin's record, or the reason why it has none. Imports the plugin."""
-    wanted = Family if found.is_family else Backbone
+    if found.is_family:
+        return load_as(found, Family)
+    return load_as(found, Backbone)
+
+
+def load_as(found: Found, wanted: type[Kind]) -> Kind | Broken:
+    """The same of what should be of another type."""
     try:
         with printing_aside(), _watched(found):
             record = found.entry.load()

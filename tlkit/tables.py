@@ -15,6 +15,7 @@ from tlkit.model.heads import HEADS
 from tlkit.options import Checked, declared
 from tlkit.plugins import find, load
 from tlkit.predict.tta import POLICIES
+from tlkit.report.parts import PARTS
 from tlkit.train.schedule import SCHEDULES
 
 
@@ -60,6 +61,21 @@ def kinds() -> str:
         [
             (f"`{name}`", one.about, "yes" if one.serious else "", moves[one.moves])
             for name, one in KINDS.items()
+        ],
+    )
+
+
+def parts() -> str:
+    """`report.parts.PARTS`"""
+    return markdown(
+        ("part", "on the page", "its keys in report.json"),
+        [
+            (
+                f"`{name}`",
+                one.title,
+                "; ".join(f"`{key}`: {about}" for key, about in one.keys.items()),
+            )
+            for name, one in PARTS.items()
         ],
     )
 

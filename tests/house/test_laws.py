@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 import tlkit
-from tlkit.options import FitOptions, PredictOptions, SummaryOptions, SweepOptions, declared
+from tlkit.options import (
+    FitOptions,
+    PredictOptions,
+    ReportOptions,
+    SummaryOptions,
+    SweepOptions,
+    declared,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -97,7 +104,9 @@ def test_the_version_is_the_newest_in_the_changelog():
     assert first.split()[1].strip("[]") == tlkit.__version__
 
 
-@pytest.mark.parametrize("record", [FitOptions, PredictOptions, SummaryOptions, SweepOptions])
+@pytest.mark.parametrize(
+    "record", [FitOptions, PredictOptions, ReportOptions, SummaryOptions, SweepOptions]
+)
 def test_every_option_stands_in_the_readme(record):
     missing = [one.flag for one in declared(record) if f"`{one.flag}" not in README]
     assert missing == []

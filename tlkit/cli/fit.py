@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace a run folder that is not empty.")
 @click.option("--resume", is_flag=True, help="Go on with this fit where it was interrupted.")
+@click.option("--report", is_flag=True, help="Then write what `tlkit report` does.")
 @flags_for(FitOptions, into="options")
 def command(
-    folder: str, out: str | None, overwrite: bool, resume: bool, options: FitOptions
+    folder: str, out: str | None, overwrite: bool, resume: bool, report: bool, options: FitOptions
 ) -> None:
     """Fit a head on the images in FOLDER.
 
@@ -78,6 +79,15 @@ def command(
         _folds(result)
     else:
         _one(result, options)
+    _end(result, report=report)
+
+
+def _end(result: FitResult | FoldsResult, *, report: bool) -> None:
+    """What comes when the run folder is there."""
+    if report:
+        from tlkit.cli.report import tell
+
+        tell(result.run)
     if result.bad:
         click.echo(f"images that could not be read: {len(result.bad)}", err=True)
         sys.exit(1)

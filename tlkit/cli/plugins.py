@@ -1,4 +1,4 @@
-"""`tlkit plugins`: which distributions bring backbones, and whether they keep the contract."""
+"""`tlkit plugins`: which distributions bring backbones or parts of reports, and if they load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     "--check", is_flag=True, help="Hold each backbone against the contract, which takes a while."
 )
 def command(names: tuple[str, ...], check: bool) -> None:
-    """Show every distribution that brings a backbone, its version, and whether it loads.
+    """Show every distribution that brings a backbone or a part of a report, its version, and
+    whether it loads.
 
     NAME is a distribution or a backbone, with --check also FAMILY/NAME. This imports the plugins; a
     broken one is listed with its reason and stops nothing else. With --check each backbone is built
@@ -31,9 +32,9 @@ def command(names: tuple[str, ...], check: bool) -> None:
     tlkit plugins --check my-package timm/resnet18
     """
     from tlkit.errors import unknown
-    from tlkit.plugins import find
+    from tlkit.plugins import BACKBONES, FAMILIES, REPORTS, find
 
-    installed = find()
+    installed = find([BACKBONES, FAMILIES, REPORTS])
     for name in names:
         if not _named(installed, name):
             known = {n: None for one in installed for n in (one.distribution, one.name)}
@@ -60,29 +61,41 @@ def _list(wanted: Sequence[Found]) -> None:
     from collections import defaultdict
 
     from tlkit.cli import show
-    from tlkit.plugins import Broken, load
+    from tlkit.plugins import REPORTS, Broken, load, load_as
+    from tlkit.report.part import Part
 
     members: dict[tuple[str, str, str], list[Found]] = defaultdict(list)
     for one in wanted:
         members[one.distribution, one.version, one.module].append(one)
     rows = []
     for (distribution, version, module), found in sorted(members.items()):
-        broken = [one for one in map(load, found) if isinstance(one, Broken)]
+        loaded = [load_as(one, Part) if one.group == REPORTS else load(one) for one in found]
+        broken = [one for one in loaded if isinstance(one, Broken)]
         reasons = dict.fromkeys(f"{one.found.name}: {one.reason}" for one in broken)
-        listed = [f"{one.name}/NAME" if one.is_family else one.name for one in found]
+        listed = [_shown(one) for one in found]
         state = "loads" if not broken else "broken: " + "; ".join(reasons)
         rows.append([distribution, version, module, ", ".join(listed), state])
-    show.table(["distribution", "version", "package", "backbones", "state"], rows)
+    show.table(["distribution", "version", "package", "brings", "state"], rows)
+
+
+def _shown(found: Found) -> str:
+    from tlkit.plugins import REPORTS
+
+    if found.group == REPORTS:
+        return f"{found.name} (a part of reports)"
+    return f"{found.name}/NAME" if found.is_family else found.name
 
 
 def _check(installed: Sequence[Found], names: Sequence[str]) -> None:
     from tlkit.cli import show
+    from tlkit.plugins import REPORTS
     from tlkit.vetting import vet
 
     members = [name for name in names if "/" in name]
     whole = [name for name in names if "/" not in name]
     wanted = [one for name in whole for one in _named(installed, name)] if names else installed
-    each = [(one, one.qualified) for one in wanted if not one.is_family]
+    parts = [one for one in wanted if one.group == REPORTS]
+    each = [(one, one.qualified) for one in wanted if not one.is_family and one not in parts]
     each += [(_named(installed, name)[0], name) for name in members]
     broken = 0
     for found, name in each:
@@ -94,5 +107,7 @@ def _check(installed: Sequence[Found], names: Sequence[str]) -> None:
     for one in wanted:
         if one.is_family:
             click.echo(f"{one.qualified} is a family: check a member, {one.name}/NAME")
+    for one in parts:
+        click.echo(f"{one.qualified} is a part of reports: `tlkit report` tells whether it works")
     if broken:
         sys.exit(1)
