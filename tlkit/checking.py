@@ -73,10 +73,10 @@ def _doubts(run: Path, train: Catalog, folder: Path) -> Iterator[Finding]:
     table = run / runs.OUT_OF_FOLD
     try:
         told = runs.read_told(table)
-    except (OSError, ValueError) as error:
+    except RunFolderError as error:
         raise RunFolderError(
             f"{run} has no out-of-fold probabilities",
-            found=f"{type(error).__name__}: {error}",
+            found=error.found,
             expected=f"{runs.OUT_OF_FOLD}, from a cross-validation",
             do="fit one: tlkit fit FOLDER --folds 5 --out RUN",
         ) from error
@@ -84,7 +84,7 @@ def _doubts(run: Path, train: Catalog, folder: Path) -> Iterator[Finding]:
     if not known.intersection(told.files):
         raise RunFolderError(
             f"the run {run} is not of this folder",
-            found=f"images such as {told.files[0] if told.files else 'none'}",
+            found=f"images such as {told.files[0]}",
             expected=f"images of {train.root}",
             do="name a run of `tlkit fit --folds` on it",
         )

@@ -25,7 +25,14 @@ from tlkit.data.audit import Audit, audit
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.quarantine import Move, moved
 from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError, briefly
-from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
+from tlkit.files import (
+    new_folder,
+    refuse_occupied,
+    refuse_unwritable,
+    remove_staged,
+    write_bytes,
+    write_text,
+)
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import (
     FitOptions,
@@ -124,6 +131,7 @@ def report_events(
         subject = yield from _looked(read, catalog, judged, options, weights)
     found, quarantine = yield from _data(read, options)
     report = written(replace(subject, audit=found, moved=quarantine))
+    remove_staged(place)  # what a report that was killed has left
     with new_folder(place, replace=runs.REPORT_FILES) as staged:
         write_text(staged / "report.html", report.html)
         write_text(staged / "report.json", runs.as_json(report.data))
@@ -150,6 +158,13 @@ def _read(run: Path) -> _Run:
             do="name that; put a head file from elsewhere into a folder of its own",
         )
     files = tuple(runs.heads_in(run))
+    if not files[0].is_file():
+        raise RunFolderError(
+            f"{run} is not a run folder",
+            found=f"no {runs.HEAD} in it",
+            expected="a folder that `tlkit fit` has left",
+            do="name the run first, and then the folder to judge it on: tlkit report RUN FOLDER",
+        )
     cards = tuple(artifact.read_card(one) for one in files)
     options = _json(run / runs.OPTIONS)
     parts = None
@@ -173,14 +188,14 @@ def _json(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise _spoilt(path, error) from error
+        raise _spoilt(path, briefly(error)) from error
     return found if isinstance(found, dict) else {}
 
 
-def _spoilt(path: Path, error: Exception) -> RunFolderError:
+def _spoilt(path: Path, found: str) -> RunFolderError:
     return RunFolderError(
         f"{path} cannot be read",
-        found=briefly(error),
+        found=found,
         expected="what `tlkit fit` has written",
         do="copy the run folder again from where it was whole, or move that file away",
     )
@@ -221,22 +236,18 @@ def _told(read: _Run, options: ReportOptions, weights: str) -> Subject:
         "a folder to look at: the fit's own answers are told here, and its heads may have learnt "
         "from those images since",
     )
-    table = _table(read)
-    try:
-        told = runs.read_told(table)
-        if not told.files or told.classes != read.cards[0].classes:
-            raise ValueError("no images, or other classes than those of the head")
-    except (OSError, ValueError) as error:
-        raise _spoilt(table, error) from error
+    told = runs.read_told(_table(read))
+    if told.classes != read.cards[0].classes:
+        raise _spoilt(_table(read), "other classes than those of the head")
     heads: tuple[Head, ...] = ()
     if options.maps and len(read.files) == 1:
         heads = _heads(read, weights)
-    elif weights:
+    elif weights and not any(map(artifact.needs_file, read.cards)):
         raise OptionError(
             "an option would be ignored",
             found=f"--weights {weights}",
-            expected="images that heads look at: the fit's own answers are told here, without maps",
-            do="leave --weights out, or name a folder",
+            expected="heads that were fitted on a weight file",
+            do="leave --weights out",
         )
     # A path out of the folder is not followed.
     known: dict[str, Path] = {}
@@ -328,6 +339,7 @@ def _subject(read: _Run, options: ReportOptions, **known: Any) -> Subject:
         recorded=read.metrics,
         command=_command(read),
         maps=options.maps,
+        device=options.device,
         **known,
     )
 
@@ -359,7 +371,7 @@ def _history(table: Path) -> tuple[Epoch, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise _spoilt(table, error) from error
+        raise _spoilt(table, briefly(error)) from error
 
 
 def _command(read: _Run) -> str:

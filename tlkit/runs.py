@@ -35,7 +35,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlkit.errors import RunFolderError
+from tlkit.errors import RunFolderError, briefly
 from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
@@ -221,21 +221,39 @@ def as_told(told: Told) -> str:
 
 
 def read_told(table: Path) -> Told:
-    """From validation.csv, or out-of-fold.csv. Raises `OSError`, and `ValueError` for another."""
+    """From validation.csv, or out-of-fold.csv. Raises `RunFolderError`."""
     try:
         with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
         first = 3 if header[2:3] == ["fold"] else 2
         classes = tuple(one.removeprefix("probability_") for one in header[first:])
-        labels = np.array([classes.index(row[1]) for row in rows], dtype=np.int64)
-        probabilities = np.array([row[first:] for row in rows], dtype=np.float64)
-        if probabilities.shape != (len(rows), len(classes)) or not np.isfinite(probabilities).all():
-            raise ValueError("not a probability of each class in each row")
-        return Told(
+        told = Told(
             files=tuple(row[0] for row in rows),
             classes=classes,
-            labels=labels,
-            probabilities=probabilities,
+            labels=np.array([classes.index(row[1]) for row in rows], dtype=np.int64),
+            probabilities=np.array([row[first:] for row in rows], dtype=np.float64),
         )
-    except (csv.Error, IndexError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        fault = _fault(told)
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise _not_told(table, briefly(error)) from error
+    if fault:
+        raise _not_told(table, fault)
+    return told
+
+
+def _fault(told: Told) -> str:
+    """What a fit would not have written; empty where there is nothing."""
+    if not told.files:
+        return "no image"
+    if told.probabilities.shape != (len(told.files), len(told.classes)):
+        return "rows of different lengths"
+    return "" if np.isfinite(told.probabilities).all() else "numbers that are none"
+
+
+def _not_told(table: Path, found: str) -> RunFolderError:
+    return RunFolderError(
+        f"{table} cannot be read",
+        found=found,
+        expected="a row for each image: path, class and the probability of each class",
+        do="copy the run folder again from where it was whole, or fit again",
+    )

@@ -76,4 +76,20 @@ def test_an_empty_run_folder_says_what_is_missing(run, tmp_path):
     (tmp_path / "empty").mkdir()
     done = run("report", "empty")
     assert done.exit_code == 2
-    assert "no file at that path" in done.stderr
+    assert "no head.safetensors in it" in done.stderr
+    assert "tlkit report RUN FOLDER" in done.stderr
+
+
+def test_a_fit_on_a_weight_file_reports_without_being_told_of_it_again(run, parted, tmp_path):
+    from safetensors.torch import save_file
+
+    from tlkit.testing import TINY
+    from tlkit.weights import obtain
+
+    save_file(dict(obtain(TINY.weights(), "default").state), tmp_path / "own.safetensors")
+    words = ["--backbone", "tiny", "--weights", "own.safetensors", "--out", "run"]
+    done = run("fit", parted, *words, "--report")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "report" / "report.html").exists()
+    assert run("report", "run").exit_code == 2
+    assert run("report", "run", "--weights", "own.safetensors").exit_code == 0

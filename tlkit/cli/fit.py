@@ -79,15 +79,16 @@ def command(
         _folds(result)
     else:
         _one(result, options)
-    _end(result, report=report)
+    _end(result, options, report=report)
 
 
-def _end(result: FitResult | FoldsResult, *, report: bool) -> None:
+def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) -> None:
     """What comes when the run folder is there."""
     if report:
+        from tlkit.artifact import needs_file
         from tlkit.cli.report import tell
 
-        tell(result.run)
+        tell(result.run, weights=options.weights if needs_file(result.card) else "")
     if result.bad:
         click.echo(f"images that could not be read: {len(result.bad)}", err=True)
         sys.exit(1)

@@ -8,6 +8,7 @@ run and style by nothing but those two, told by their digests.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from importlib.metadata import version
 from importlib.resources import files
@@ -42,6 +43,7 @@ def render(template: str, **values: Any) -> str:
     return page
 
 
+@functools.cache
 def environment() -> Any:
     """Where templates are found, and the filters that they use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -74,6 +74,8 @@ class Subject:
     """What lies in that folder's quarantine."""
     maps: bool = True
     """Whether class activation maps are wanted."""
+    device: str = "auto"
+    """Where heads compute, as `--device` takes it."""
 
     @property
     def classes(self) -> tuple[str, ...]:

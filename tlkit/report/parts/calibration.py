@@ -56,9 +56,9 @@ def _chart(after: list[Bin], before: list[Bin] | None) -> svg.Chart:
         svg.Axis(label=label, low=-0.03, high=1.03, ticks=shares)
         for label in ("how sure it is", "how often it is right")
     )
-    lines = [svg.Line(name="as it should be", kind="even", points=[(0.0, 0.0), (1.0, 1.0)])]
+    lines = [svg.Line(name="ideal", kind="even", points=[(0.0, 0.0), (1.0, 1.0)])]
     if before is not None:
-        lines.append(_line("without the temperature", "second", before))
+        lines.append(_line("without temperature", "second", before))
     lines.append(_line("as it answers", "first", after))
     return svg.chart("Reliability", lines, x=x, y=y)
 

@@ -25,8 +25,8 @@ MOST_PAIRS = 50
 """Confusions in the table."""
 MOST_PHOTOS, MOST_RIGHT = 24, 12
 """Photos of a cell of confusions, and of one on the diagonal."""
-MOST_OPEN = 400
-"""Cells with photos."""
+MOST_OPEN = 1000
+"""Photos of all cells together: a cell beyond them is a number alone."""
 PHOTO_BYTES = 5 << 20
 """Of all photos of cells together."""
 MOST_PICTURED = 500
@@ -40,7 +40,7 @@ def confusion(subject: Subject) -> Made:
     table, names = subject.scores.confusion, subject.classes
     wrong = table.copy()
     np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[: max(MOST_PAIRS, MOST_OPEN)]
+    order = np.argsort(-wrong, axis=None, kind="stable")[: max(MOST_PAIRS, MOST_CELLS**2)]
     cells = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)]
     cells = [cell for cell in cells if wrong[cell]]
     totals = table.sum(axis=1)
@@ -54,8 +54,10 @@ def confusion(subject: Subject) -> Made:
         for i, j in cells[:MOST_PAIRS]
     ]
     whole = len(names) <= MOST_CELLS
-    opened = cells + ([(i, i) for i in range(len(names)) if table[i, i]] if whole else [])
-    photos, left = _photos(subject, opened[:MOST_OPEN])
+    wanted = cells[:MOST_PAIRS]
+    if whole:
+        wanted = cells + [(i, i) for i in range(len(names)) if table[i, i]]
+    photos, full = _photos(subject, wanted)
     rows, columns = np.nonzero(table)
     return Made(
         data={
@@ -71,7 +73,8 @@ def confusion(subject: Subject) -> Made:
             "table": table.tolist() if whole else [],
             "shades": _shades(table).tolist() if whole else [],
             "photos": photos,
-            "full": left <= 0,
+            "opened": {one["id"] for one in photos},
+            "full": full,
             "pairs": [
                 one | {"id": f"cell-{i}-{j}"} for one, (i, j) in zip(pairs, cells, strict=False)
             ],
@@ -83,8 +86,10 @@ def confusion(subject: Subject) -> Made:
     )
 
 
-def _photos(subject: Subject, cells: Sequence[tuple[int, int]]) -> tuple[list[dict[str, Any]], int]:
-    """What lies in these cells, and the bytes that are left."""
+def _photos(
+    subject: Subject, cells: Sequence[tuple[int, int]]
+) -> tuple[list[dict[str, Any]], bool]:
+    """What lies in these cells, and whether there was no room for all of them."""
     called, sure = subject.called, subject.probabilities.max(axis=1)
     chosen = []
     for i, j in cells:
@@ -92,6 +97,8 @@ def _photos(subject: Subject, cells: Sequence[tuple[int, int]]) -> tuple[list[di
         # Of what is right, what was nearly wrong is worth a look; of what is wrong, what is sure.
         order = inside[np.argsort(sure[inside] if i == j else -sure[inside], kind="stable")]
         chosen.append(order[: MOST_RIGHT if i == j else MOST_PHOTOS].tolist())
+        if sum(map(len, chosen)) >= MOST_OPEN:
+            break
     flat = [one for those in chosen for one in those]
     made, left = thumbnails([subject.paths[one] for one in flat], most_bytes=PHOTO_BYTES)
     pictures = dict(zip(flat, made, strict=True))
@@ -112,8 +119,8 @@ def _photos(subject: Subject, cells: Sequence[tuple[int, int]]) -> tuple[list[di
                 for one in those
             ],
         }
-        for (i, j), those in zip(cells, chosen, strict=True)
-    ], left
+        for (i, j), those in zip(cells, chosen, strict=False)
+    ], left <= 0 or len(chosen) < len(cells)
 
 
 def _shades(table: NDArray[np.int64]) -> NDArray[np.int64]:

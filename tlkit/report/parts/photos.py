@@ -72,7 +72,7 @@ def _maps(subject: Subject, those: Sequence[int]) -> tuple[dict[int, str], str]:
         for label in sorted({int(called[one]) for one, _ in there}):
             some = [pair for pair in there if called[pair[0]] == label]
             target, paths = subject.classes[label], [path for _, path in some]
-            shown = explain(subject.heads[0], paths, target=target)
+            shown = explain(subject.heads[0], paths, target=target, device=subject.device)
             for (one, _), explained in zip(some, shown, strict=True):
                 if not isinstance(explained, BadImage):
                     found[one] = as_uri(explained.overlay(), px=PX)

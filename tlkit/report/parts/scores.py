@@ -44,7 +44,7 @@ def summary(subject: Subject) -> Made:
         "recorded": recorded,
         "over_folds": subject.recorded.get("over_folds"),
     }
-    return Made(data=data, show={"classes": len(subject.classes), "run": str(subject.run)})
+    return Made(data=data, show={"classes": len(subject.classes)})
 
 
 SCORES = (
