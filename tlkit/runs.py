@@ -51,7 +51,7 @@ FILES = frozenset(
 )
 """All that a run folder holds: --overwrite replaces a folder with these files and no other."""
 
-MOST_TOLD = 1 << 18
+MOST_TOLD = 1 << 17
 """Probabilities in validation.csv: writing more of them would be felt at the end of a fit."""
 
 RUNS = Path("runs")
