@@ -16,12 +16,13 @@ from tlkit.errors import HeadFileError, PluginError, UnknownName
 from tlkit.model.heads import HEADS, make_head
 from tlkit.options import PredictOptions
 from tlkit.predict.tta import POLICIES, views_of
+from tlkit.report.parts import PARTS
+from tlkit.tables import TABLES
 from tlkit.testing import check_row
 from tlkit.vetting import vet
 
 SPEC = InputSpec(crop_px=32, resize_px=36, mean=(0.5,) * 3, std=(0.5,) * 3)
-OWN = [pytest.param(row, id=name) for table in (HEADS, POLICIES, PRESETS)
-       for name, row in table.own.items()]  # fmt: skip
+OWN = [pytest.param(row, id=name) for table in TABLES.values() for name, row in table.own.items()]
 
 CODE = """
 import torch
@@ -164,6 +165,8 @@ def broken_rows():
     yield replace(PRESETS["mirror"], distinct=3), "other views"
     yield replace(PRESETS["light"], distinct=1), "plain one"
     yield replace(PRESETS["none"], make=lambda spec, seed, jitter: Forgetful()), "twice"
+    yield replace(PARTS["summary"], name="Summary"), "linked to"
+    yield replace(PARTS["summary"], template="{% if %}"), "TemplateSyntaxError"
     yield "linear", "another kind"
 
 

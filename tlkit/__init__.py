@@ -41,12 +41,14 @@ if TYPE_CHECKING:
         CheckOptions,
         FitOptions,
         PredictOptions,
+        ReportOptions,
         SummaryOptions,
         SweepOptions,
     )
     from tlkit.predict.run import Prediction
     from tlkit.predict.tta import Policy, View
     from tlkit.rates import find_lr, find_lr_events
+    from tlkit.reporting import report_events, write_report
     from tlkit.sizing import summary
     from tlkit.train.range_test import RangeTest
 
@@ -72,6 +74,7 @@ _WHERE = {
     "Prediction": "tlkit.predict.run",
     "Preset": "tlkit.data.transforms",
     "RangeTest": "tlkit.train.range_test",
+    "ReportOptions": "tlkit.options",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -86,7 +89,9 @@ _WHERE = {
     "fit": "tlkit.fitting",
     "fit_events": "tlkit.fitting",
     "load": "tlkit.classifier",
+    "report_events": "tlkit.reporting",
     "summary": "tlkit.sizing",
+    "write_report": "tlkit.reporting",
 }
 
 __all__ = [
@@ -109,6 +114,7 @@ __all__ = [
     "Prediction",
     "Preset",
     "RangeTest",
+    "ReportOptions",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -124,7 +130,9 @@ __all__ = [
     "fit",
     "fit_events",
     "load",
+    "report_events",
     "summary",
+    "write_report",
 ]
 
 

@@ -182,7 +182,7 @@ def load(path: Path, *, weights: str = "") -> Head:
 
 def load_all(paths: Sequence[Path], *, weights: str = "") -> tuple[Head, ...]:
     """Heads from at least one file; `weights` serves those that were fitted on a weight file."""
-    takers = [_needs_file(read_card(path)) for path in paths]
+    takers = [needs_file(read_card(path)) for path in paths]
     heads: list[Head] = []
     for path, taker in zip(paths, takers, strict=True):
         # Where none takes it, the first head says so.
@@ -263,7 +263,7 @@ def _other_tensors(path: Path) -> HeadFileError:
     )  # fmt: skip
 
 
-def _needs_file(card: Card) -> bool:
+def needs_file(card: Card) -> bool:
     """Whether the frozen tensors are those of a weight file of the user's."""
     return card.weights.name == "file" and card.plan.get("freeze") != "none"
 
@@ -320,7 +320,7 @@ def _start(path: Path, card: Card, backbone: Backbone, weights: str) -> Weights 
     What is said of them is the plugin's word; the card's must be the same.
     """
     name, all_in_file = card.weights.name, card.plan.get("freeze") == "none"
-    if weights and not _needs_file(card):
+    if weights and not needs_file(card):
         raise OptionError(
             "an option would be ignored",
             found=f"--weights {weights}",

@@ -6,14 +6,11 @@ of its findings. The verb behind `tlkit check`; what can be found is in data/aud
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tlkit import runs
 from tlkit.data import quarantine
@@ -75,28 +72,23 @@ def _doubts(run: Path, train: Catalog, folder: Path) -> Iterator[Finding]:
     """Images that their class is not likely of, by the run's out-of-fold probabilities."""
     table = run / runs.OUT_OF_FOLD
     try:
-        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
-        classes = [one.removeprefix("probability_") for one in header[3:]]
-        files = [row[0] for row in rows]
-        given = np.array([classes.index(row[1]) for row in rows], dtype=np.int64)
-        probabilities = np.array([row[3:] for row in rows], dtype=np.float64)
-    except (OSError, ValueError, IndexError, csv.Error) as error:
+        told = runs.read_told(table)
+    except RunFolderError as error:
         raise RunFolderError(
             f"{run} has no out-of-fold probabilities",
-            found=f"{type(error).__name__}: {error}",
+            found=error.found,
             expected=f"{runs.OUT_OF_FOLD}, from a cross-validation",
             do="fit one: tlkit fit FOLDER --folds 5 --out RUN",
         ) from error
     known = set(train.files)
-    if not known.intersection(files):
+    if not known.intersection(told.files):
         raise RunFolderError(
             f"the run {run} is not of this folder",
-            found=f"images such as {files[0] if files else 'none'}",
+            found=f"images such as {told.files[0]}",
             expected=f"images of {train.root}",
             do="name a run of `tlkit fit --folds` on it",
         )
-    for one in suspects(files, given, probabilities, classes):
+    for one in suspects(told.files, told.labels, told.probabilities, told.classes):
         if one.file in known:  # a path out of the folder is not followed
             yield Finding(
                 kind="label",

@@ -258,7 +258,7 @@ def _single(
     with new_folder(place.run, replace=place.replace) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         _write_options(staged, folder, options, trained, place.fit)
-        _write_report(staged, trained, card, validation, test)
+        _write_scores(staged, fitted, test)
     return FitResult(
         run=place.run,
         head=place.run / runs.HEAD,
@@ -280,6 +280,8 @@ class Fitted:
     """With the probabilities that the head gives from now on."""
     card: Card
     validation: Evaluation
+    val_files: tuple[str, ...]
+    """The validation images that could be read."""
 
 
 def fit_parts(
@@ -293,7 +295,10 @@ def fit_parts(
     trained, calibration = _calibrated(raw)
     validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
     card = _card(options, chosen, trained, parts, validation, calibration)
-    return Fitted(trained=trained, card=card, validation=validation)
+    gone = {one.path for one in trained.bad}
+    there = zip(splits.val.files, splits.val.paths, strict=True)
+    files = tuple(file for file, path in there if path not in gone)
+    return Fitted(trained=trained, card=card, validation=validation, val_files=files)
 
 
 def _cross(
@@ -454,12 +459,19 @@ def _card(
     )
 
 
-def _write_report(
-    staged: Path, trained: Trained, card: Card, validation: Evaluation, test: Evaluation | None
-) -> None:
+def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None:
+    trained, card, validation = fitted.trained, fitted.card, fitted.validation
     scores = {"validation": validation.plain(), "test": None if test is None else test.plain()}
-    write_text(staged / "history.csv", history_csv(trained.history))
-    write_text(staged / "metrics.json", runs.as_json(scores))
+    write_text(staged / runs.HISTORY, history_csv(trained.history))
+    write_text(staged / runs.METRICS, runs.as_json(scores))
+    if trained.val_probabilities.size <= runs.MOST_TOLD:
+        told = runs.Told(
+            files=fitted.val_files,
+            classes=card.classes,
+            labels=trained.val_labels,
+            probabilities=trained.val_probabilities,
+        )
+        write_text(staged / runs.VALIDATION, runs.as_told(told))
     solved = trained.recipe.optimizer == "lbfgs"
     write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
     shown = validation if test is None else test

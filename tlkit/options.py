@@ -562,6 +562,26 @@ class CheckOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(Checked):
+    """What a report looks at."""
+
+    tta: str = option(
+        "",
+        "Test-time views to hold against the plain one, as `tlkit evaluate` takes them: several "
+        "times, or with commas between. Each is one more pass over the images.",
+        metavar=TTA_HELP,
+    )
+    maps: bool = option(True, "Class activation maps beside the worst and least certain photos.")
+    check: bool = option(
+        True, "Look for what is wrong with the folder of the fit, as `tlkit check` does."
+    )
+    near: bool = option(True, "Among that, also images that only look the same.")
+    batch: int = option(32, "Images in one step of the network.", min=1)
+    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
+    workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepOptions(Checked):
     """The rates that `tlkit lr-find` goes through."""
 

@@ -30,11 +30,12 @@ log = logging.getLogger("tlkit")
 BACKBONES = "tlkit.backbones"
 FAMILIES = "tlkit.families"
 HEADS, POLICIES, AUGMENTATIONS = "tlkit.heads", "tlkit.policies", "tlkit.augmentations"
+REPORTS = "tlkit.reports"
 OPTIONS = {
     BACKBONES: "--backbone", FAMILIES: "--backbone",
-    HEADS: "--head", POLICIES: "--tta", AUGMENTATIONS: "--augment",
+    HEADS: "--head", POLICIES: "--tta", AUGMENTATIONS: "--augment", REPORTS: "report",
 }  # fmt: skip
-"""The groups, each with the option that takes its names."""
+"""The groups, each with the option that takes its names; of parts of reports, the command."""
 
 Record = TypeVar("Record")
 

@@ -2,10 +2,13 @@
 
 head.safetensors   the trained tensors and their card (artifact.py)
 history.csv        one row per epoch
+validation.csv     every validation image as the head saw it before it learnt from any of them;
+                   not where that would be more than `MOST_TOLD` probabilities
 metrics.json       scores on the validation images, and on the test images if there are any
 options.json       every option, what `auto` became, the folder; which fit it was, for --resume
 curves.png         loss and accuracy
 confusion.png      which class was taken for which
+report/            what `tlkit report` has written (reporting.py)
 
 While it is being made: .NAME.checkpoint beside it, which --resume goes on from.
 
@@ -24,21 +27,33 @@ import itertools
 import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
-from tlkit.errors import RunFolderError
+from tlkit.errors import RunFolderError, briefly
 from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
+HISTORY, METRICS, VALIDATION = "history.csv", "metrics.json", "validation.csv"
 FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
+REPORT = "report"
+REPORT_FILES = frozenset({"report.html", "report.json", "figure-*.png"})
+"""All that a report holds."""
 FILES = frozenset(
-    {HEAD, "history.csv", "metrics.json", OPTIONS, "curves.png", "confusion.png"}
+    {HEAD, HISTORY, METRICS, VALIDATION, OPTIONS, "curves.png", "confusion.png"}
     | {f"fold-[0-9]*/{HEAD}", FOLDS, OUT_OF_FOLD}
+    | {f"{REPORT}/{one}" for one in REPORT_FILES}
 )
 """All that a run folder holds: --overwrite replaces a folder with these files and no other."""
+
+MOST_TOLD = 1 << 17
+"""Probabilities in validation.csv: writing more of them would be felt at the end of a fit."""
+
 RUNS = Path("runs")
 LOCK = "lock"
 
@@ -183,3 +198,62 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def as_json(data: Any) -> str:
     """Indented, with a newline at the end."""
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What heads made of N images that they had not learnt from, as a run folder has it."""
+
+    files: tuple[str, ...]
+    """Below the part of the folder that they lie in."""
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """(N,)"""
+    probabilities: NDArray[np.float64]
+    """(N, C)"""
+
+
+def as_told(told: Told) -> str:
+    """One row per image: path, class, C probabilities."""
+    header = ["path", "class", *(f"probability_{name}" for name in told.classes)]
+    rows = zip(told.files, told.labels, told.probabilities.tolist(), strict=True)
+    return as_csv(header, ([file, told.classes[label], *row] for file, label, row in rows))
+
+
+def read_told(table: Path) -> Told:
+    """From validation.csv, or out-of-fold.csv. Raises `RunFolderError`."""
+    try:
+        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        first = 3 if header[2:3] == ["fold"] else 2
+        classes = tuple(one.removeprefix("probability_") for one in header[first:])
+        told = Told(
+            files=tuple(row[0] for row in rows),
+            classes=classes,
+            labels=np.array([classes.index(row[1]) for row in rows], dtype=np.int64),
+            probabilities=np.array([row[first:] for row in rows], dtype=np.float64),
+        )
+        fault = _fault(told)
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise _not_told(table, briefly(error)) from error
+    if fault:
+        raise _not_told(table, fault)
+    return told
+
+
+def _fault(told: Told) -> str:
+    """What a fit would not have written; empty where there is nothing."""
+    if not told.files:
+        return "no image"
+    if told.probabilities.shape != (len(told.files), len(told.classes)):
+        return "rows of different lengths"
+    return "" if np.isfinite(told.probabilities).all() else "numbers that are none"
+
+
+def _not_told(table: Path, found: str) -> RunFolderError:
+    return RunFolderError(
+        f"{table} cannot be read",
+        found=found,
+        expected="a row for each image: path, class and the probability of each class",
+        do="copy the run folder again from where it was whole, or fit again",
+    )

@@ -16,6 +16,7 @@ from tlkit.model.heads import HEADS
 from tlkit.options import Checked, declared
 from tlkit.plugins import find, load
 from tlkit.predict.tta import POLICIES
+from tlkit.report.parts import PARTS
 from tlkit.rows import Rows
 from tlkit.train.schedule import SCHEDULES
 
@@ -31,7 +32,7 @@ def backbones(distribution: str = "tlkit") -> str:
     return markdown(("backbone", "plugin", "what it is"), rows)
 
 
-TABLES: Mapping[str, Rows[Any]] = {one.group: one for one in (HEADS, POLICIES, PRESETS)}
+TABLES: Mapping[str, Rows[Any]] = {one.group: one for one in (HEADS, POLICIES, PRESETS, PARTS)}
 """Those that packages may add to, by the group of their entry points."""
 
 
@@ -67,6 +68,21 @@ def kinds() -> str:
         [
             (f"`{name}`", one.about, "yes" if one.serious else "", moves[one.moves])
             for name, one in KINDS.items()
+        ],
+    )
+
+
+def parts() -> str:
+    """`report.parts.PARTS`"""
+    return markdown(
+        ("part", "on the page", "its keys in report.json"),
+        [
+            (
+                f"`{name}`",
+                one.title,
+                "; ".join(f"`{key}`: {about}" for key, about in one.keys.items()),
+            )
+            for name, one in PARTS.own.items()
         ],
     )
 

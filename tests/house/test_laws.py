@@ -12,6 +12,7 @@ import tlkit
 from tlkit.options import (
     FitOptions,
     PredictOptions,
+    ReportOptions,
     ServeOptions,
     SummaryOptions,
     SweepOptions,
@@ -105,7 +106,8 @@ def test_the_version_is_the_newest_in_the_changelog():
 
 
 @pytest.mark.parametrize(
-    "record", [FitOptions, PredictOptions, ServeOptions, SummaryOptions, SweepOptions]
+    "record",
+    [FitOptions, PredictOptions, ReportOptions, ServeOptions, SummaryOptions, SweepOptions],
 )
 def test_every_option_stands_in_the_readme(record):
     missing = [one.flag for one in declared(record) if f"`{one.flag}" not in README]

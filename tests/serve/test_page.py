@@ -7,8 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import browser
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tlkit.classifier import load
 
@@ -17,16 +18,8 @@ TOKEN = "a-token-of-enough-letters"
 
 @pytest.fixture(scope="module")
 def chromium():
-    with sync_playwright() as tool:
-        own = tool.chromium.executable_path
-        names = ("chromium", "chromium-browser", "google-chrome")
-        found = own if Path(own).exists() else next(filter(None, map(shutil.which, names)), None)
-        if found is None:
-            pytest.skip("no Chromium: `playwright install chromium`, or install the system's")
-        # Root, as in a container, has no sandbox.
-        browser = tool.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with browser.chromium() as found:
+        yield found
 
 
 @pytest.fixture

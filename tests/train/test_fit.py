@@ -195,8 +195,8 @@ def test_a_run_folder_holds_what_the_readme_says(colours, tmp_path):
     )
     names = {one.name for one in (tmp_path / "run").iterdir()}
     assert names == {
-        "head.safetensors", "history.csv", "metrics.json", "options.json", "curves.png",
-        "confusion.png",
+        "head.safetensors", "history.csv", "validation.csv", "metrics.json", "options.json",
+        "curves.png", "confusion.png",
     }  # fmt: skip
     options = json.loads((tmp_path / "run" / "options.json").read_text())
     assert options["given"] == {"backbone": "tiny", "hidden": 7, "head": "mlp", "epochs": 2}

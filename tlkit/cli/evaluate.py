@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from tlkit.data.folder import Catalog
     from tlkit.data.images import BadImage
     from tlkit.metrics import Evaluation
-    from tlkit.steps import Tick
-
-Result = TypeVar("Result")
 
 
 @click.command("evaluate", cls=WithTta)
@@ -104,10 +100,10 @@ def _columns(
     heads: Sequence[Head], catalog: Catalog, options: PredictOptions, tell: Meter
 ) -> tuple[dict[str, Column], tuple[BadImage, ...]]:
     """The plain view, of each head and of all together, and then the policy."""
-    from tlkit.predict.ensemble import members
     from tlkit.predict.tta import views_of
-    from tlkit.report.evaluation import judge
+    from tlkit.report.evaluation import judge, warm
     from tlkit.runs import short_names
+    from tlkit.steps import finish
 
     known = catalog.relabel(heads[0].classes)
     standard = PredictOptions()
@@ -119,11 +115,8 @@ def _columns(
     columns: dict[str, Column] = {}
     bad: tuple[BadImage, ...] = ()
     for name, look in looks.items():
-        # Unmeasured, because a network's first pass takes memory and picks algorithms: the column
-        # on the left would pay for those on the right.
-        next(members(heads, known.paths[:1], look), None)
-        steps = judge(heads, known, look, what=f"evaluating, {name}")
-        (judged, bad), seconds = _clocked(steps, tell)
+        warm(heads, known, look)
+        judged, bad = finish(judge(heads, known, look, what=f"evaluating, {name}"), tell)
         if several and name == "plain":
             titles = ("together", f"together, {options.tta}")
             names = short_names([head.path for head in heads], taken=titles)
@@ -131,24 +124,10 @@ def _columns(
                 one: Column(scores=scores) for one, scores in zip(names, judged.alone, strict=True)
             }
         views = len(views_of(look, heads[0].model.spec))
-        cost = {"views": views, "seconds_per_image": seconds / len(known)}
+        cost = {"views": views, "seconds_per_image": judged.wall_s / len(known)}
         title = name if not several else "together" if name == "plain" else f"together, {name}"
         columns[title] = Column(scores=judged.together, cost=cost)
     return columns, bad
-
-
-def _clocked(steps: Generator[Tick, None, Result], tell: Meter) -> tuple[Result, float]:
-    """The result, and the seconds to the last tick: what comes then is counting, not looking."""
-    from tlkit.steps import finish
-
-    started = done = time.perf_counter()
-
-    def note(tick: Tick) -> None:
-        nonlocal done
-        done = time.perf_counter()
-        tell(tick)
-
-    return finish(steps, note), done - started
 
 
 def _costs(columns: Sequence[Column]) -> list[list[str]]:

@@ -29,9 +29,16 @@ if TYPE_CHECKING:
     default="",
     help="Tell tensorboard or mlflow how it goes.  [default: nobody]",
 )
+@click.option("--report", is_flag=True, help="Then write what `tlkit report` does.")
 @flags_for(FitOptions, into="options")
 def command(
-    folder: str, out: str | None, overwrite: bool, resume: bool, track: str, options: FitOptions
+    folder: str,
+    out: str | None,
+    overwrite: bool,
+    resume: bool,
+    track: str,
+    report: bool,
+    options: FitOptions,
 ) -> None:
     """Fit a head on the images in FOLDER.
 
@@ -86,6 +93,16 @@ def command(
         _folds(result)
     else:
         _one(result, options)
+    _end(result, options, report=report)
+
+
+def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) -> None:
+    """What comes when the run folder is there."""
+    if report:
+        from tlkit.artifact import needs_file
+        from tlkit.cli.report import tell
+
+        tell(result.run, weights=options.weights if needs_file(result.card) else "")
     if result.bad:
         click.echo(f"images that could not be read: {len(result.bad)}", err=True)
         sys.exit(1)

@@ -35,7 +35,7 @@ class Move:
 def move(folder: Path, why: Mapping[str, str]) -> list[Move]:
     """Move files into the quarantine; `why` has the reason of each. Raises `DiskError`."""
     place = folder / NAME
-    moved: list[Move] = []
+    done: list[Move] = []
     with disk_errors(place):
         place.mkdir(exist_ok=True)
         _drop_torn(place / JOURNAL)
@@ -48,8 +48,8 @@ def move(folder: Path, why: Mapping[str, str]) -> list[Move]:
                 target = place / one.kept_as
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).rename(target)
-                moved.append(one)
-    return moved
+                done.append(one)
+    return done
 
 
 def undo(folder: Path) -> list[Move]:
@@ -60,9 +60,7 @@ def undo(folder: Path) -> list[Move]:
     folder.
     """
     place = folder / NAME
-    # A move that was stopped before it was made, and made later, stands there twice.
-    lines = {(one.file, one.kept_as): one for one in _journal(place)}
-    there = [one for one in lines.values() if os.path.lexists(place / one.kept_as)]
+    there = moved(folder)
     first: dict[str, Move] = {}
     for one in there:
         _must_be_below(one)
@@ -91,6 +89,14 @@ def undo(folder: Path) -> list[Move]:
                 _remove_empty(below)
             _remove_empty(place)
     return there
+
+
+def moved(folder: Path) -> list[Move]:
+    """What lies in the quarantine of a folder. Raises `DiskError`."""
+    place = folder / NAME
+    # A move that was stopped before it was made, and made later, stands there twice.
+    lines = {(one.file, one.kept_as): one for one in _journal(place)}
+    return [one for one in lines.values() if os.path.lexists(place / one.kept_as)]
 
 
 def _free(place: Path, file: str) -> str:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from tlkit.data.audit import KINDS, Audit, Finding
-from tlkit.data.images import Unreadable, read
 from tlkit.errors import printable
-
-PX = 112
-"""Side of a thumbnail."""
+from tlkit.report.html import render
+from tlkit.report.thumbnails import thumbnail
 
 MOST_SHOWN, MOST_FILES = 200, 8
 """Findings of a kind, and files of a finding, that are shown."""
@@ -22,8 +16,6 @@ MOST_SHOWN, MOST_FILES = 200, 8
 
 def page(audit: Audit) -> str:
     """The whole file."""
-    from jinja2 import Environment, PackageLoader
-
     by_kind = [(kind, [one for one in audit.findings if one.kind == kind]) for kind in KINDS]
     rows = [
         {
@@ -36,17 +28,13 @@ def page(audit: Audit) -> str:
         for kind, found in by_kind
         if found
     ]
-    # What comes from files is escaped: a name is text, whatever it looks like.
-    template = Environment(autoescape=True, loader=PackageLoader("tlkit.report")).get_template(
-        "audit.html"
-    )
-    return template.render(
+    return render(
+        "audit.html",
         folder=printable(str(audit.folder)),
         images=audit.images,
         classes=audit.classes,
         compared=audit.compared,
         rows=rows,
-        px=PX,
     )
 
 
@@ -54,19 +42,7 @@ def _shown(folder: Path, finding: Finding) -> dict[str, Any]:
     return {
         "about": printable(finding.about),
         "pictures": [
-            {"file": printable(file), "data": _thumbnail(folder / file)}
+            {"file": printable(file), "data": thumbnail(folder / file)}
             for file in finding.files[:MOST_FILES]
         ],
     }
-
-
-def _thumbnail(path: Path) -> str:
-    """As a data URI; empty where there is no picture."""
-    try:
-        image = Image.fromarray(read(path, at_least_px=PX))
-    except Unreadable:
-        return ""
-    image.thumbnail((2 * PX, 2 * PX))
-    file = io.BytesIO()
-    image.save(file, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

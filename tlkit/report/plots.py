@@ -1,10 +1,10 @@
 """Plots: the pictures of a report, as PNG bytes.
 
-In: the epochs of a fit; a confusion matrix; the losses of a range test. Out: bytes of a PNG, the
-same for the same input.
+In: the epochs of a fit; a confusion matrix; bins of a reliability diagram; scores of test-time
+policies; the losses of a range test. Out: bytes of a PNG, the same for the same input.
 Drawn with matplotlib's objects and never with pyplot, which keeps figures and opens windows. The
 user's own matplotlib settings are set aside: they could typeset class names as TeX.
-Not here: where a picture is put (html.py).
+Next door: svg.py (the charts of a page).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import contextlib
 import io
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.errors import printable
+from tlkit.metrics import Bin, Evaluation
 from tlkit.train.events import Epoch
 
 if TYPE_CHECKING:
@@ -122,6 +123,49 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> bytes:
         return _png(figure)
 
 
+def reliability(after: Sequence[Bin], before: Sequence[Bin] | None) -> bytes:
+    """PNG of a reliability diagram, a dot's area being its share of the images.
+
+    `before` are the bins without a temperature, where they are known.
+    """
+    lines = [("without the temperature", before, SECOND)] if before is not None else []
+    lines.append(("as it answers", after, FIRST))
+    with _settings():
+        figure = _figure(4.6, 4.6)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+        for name, bins, colour in lines:
+            total = sum(one.images for one in bins)
+            sure, right = [one.sure for one in bins], [one.right for one in bins]
+            axes.plot(sure, right, color=colour, linewidth=1.6, label=name)
+            areas = [12 + 180 * one.images / total for one in bins]
+            axes.scatter(sure, right, s=areas, color=colour, zorder=3)
+        _frame(axes, "Reliability")
+        axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=INK, reverse=True)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axes.set_xlabel("how sure it is", fontsize=8, color=INK)
+        axes.set_ylabel("how often it is right", fontsize=8, color=INK)
+        return _png(figure)
+
+
+def policies(named: Mapping[str, Evaluation]) -> bytes:
+    """PNG of accuracies with their 95 % intervals, one for each test-time policy."""
+    with _settings():
+        figure = _figure(1.8 + 1.0 * len(named), 3.4)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        for place, one in enumerate(named.values()):
+            low, high = one.accuracy_low, one.accuracy_high
+            axes.plot([place, place], [low, high], color=SECOND, linewidth=3.4)
+            axes.plot(place, one.accuracy, color=FIRST, marker="o", markersize=6)
+        _frame(axes, "Accuracy")
+        axes.set_xticks(range(len(named)), list(named))
+        axes.set_xlim(-0.6, len(named) - 0.4)
+        _percent(axes)
+        return _png(figure)
+
+
 def rate_range(
     rates: Sequence[float],
     losses: Sequence[float],
@@ -195,7 +239,7 @@ def _lines(
         axes.plot(
             at, values, color=colour, label=name, linewidth=width, marker=dot, markersize=width + 2
         )
-    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
+    _frame(axes, title)
     # Above the panel, where no line can run under it.
     axes.legend(
         loc="lower right",
@@ -209,16 +253,20 @@ def _lines(
         columnspacing=1.2,
         handlelength=1.4,
     )
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(labelsize=8, labelcolor=INK, color=FAINT, left=False)
     if not any(math.isfinite(one) for _, values, _ in lines for one in values):
         axes.set_yticks([])
         axes.text(
             0.5, 0.5, "no numbers", transform=axes.transAxes, ha="center", fontsize=9, color=FAINT
         )
+
+
+def _frame(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)
+    axes.tick_params(labelsize=8, labelcolor=INK, color=FAINT, left=False)
 
 
 def _horizontal(axes: Axes, at: Sequence[float], *, penalty: bool) -> None:

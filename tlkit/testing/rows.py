@@ -1,6 +1,7 @@
-"""The laws of rows: of heads, test-time policies and augmentation presets that a package brings.
+"""The laws of rows that a package brings: heads, policies, presets, parts of reports.
 
-In: a `HeadKind`, `Policy` or `Preset`. Out: nothing, or a `PluginError` that says what is wrong.
+In: a `HeadKind`, `Policy`, `Preset` or `Part`. Out: nothing, or a `PluginError` that says what is
+wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from tlkit.data.transforms import Preset
     from tlkit.model.heads import HeadKind
     from tlkit.predict.tta import Policy
+    from tlkit.report.part import Part
 
 
-def check_row(row: HeadKind | Policy | Preset) -> None:
+def check_row(row: HeadKind | Policy | Preset | Part) -> None:
     """Hold a row against all that is asked of its kind. Raises `PluginError`.
 
     A head: logits for every width and number of classes; every parameter learns; eval is
@@ -25,10 +27,12 @@ def check_row(row: HeadKind | Policy | Preset) -> None:
     A policy: views that can be cut at several input sizes, with every option that it takes.
     A preset: pixels as the network takes them from images of any shape; a view is a function of
     the seed, the image's number and its own, whatever was asked before; `distinct` is what it says.
+    A part of reports: a name that a page can link to, and a template; a report shows the rest.
     """
     from tlkit.data.transforms import Preset
     from tlkit.model.heads import HeadKind
     from tlkit.predict.tta import Policy
+    from tlkit.report.part import Part
 
     try:
         if isinstance(row, HeadKind):
@@ -37,10 +41,10 @@ def check_row(row: HeadKind | Policy | Preset) -> None:
             _policy(row)
         elif isinstance(row, Preset):
             _preset(row)
+        elif isinstance(row, Part):
+            _part(row)
         else:
-            raise _wrong(
-                "a row is of another kind", type(row).__name__, "a HeadKind, Policy, Preset"
-            )
+            raise _wrong("a row is of another kind", type(row).__name__, "a row of a table")
     except PluginError:
         raise
     except Exception as error:  # a stranger's code
@@ -148,3 +152,15 @@ def _preset(preset: Preset) -> None:
                 repeats, "a preset has other views than it says", "a view that does not come again",
                 f"view {count} as view 0 for every image, or distinct=None",
             )  # fmt: skip
+
+
+def _part(part: Part) -> None:
+    from tlkit.report.html import environment
+    from tlkit.report.page import NAME
+
+    _must(
+        NAME.fullmatch(part.name) is not None,
+        "a part has a name that cannot be linked to", part.name,
+        "lower-case letters, digits and hyphens",
+    )  # fmt: skip
+    environment().from_string(part.template)
