@@ -39,7 +39,7 @@ FENCE = re.compile(
 )
 MARKS = ("not run", "tests add", "exit status", "stands in")
 NUMBER = re.compile(r"\d[\d,.]*")
-PER_CLASS = {"train": 6, "test": 1}
+PER_CLASS = {"train": 6, "test": 2}
 """Images of a sample that the tests keep."""
 
 
@@ -91,7 +91,7 @@ class Reader:
         """Do all that the page says; how many snippets were run."""
         count = 0
         for one in snippets(page):
-            where = f"{page.relative_to(DOCS)}:{one.line}"
+            where = f"{page.name}:{one.line}"
             if one.mark == "not run":
                 self.printed = None
             elif one.mark == "stands in":
