@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+COGGED := README.md $(wildcard docs/reference/*.md)
 
-.PHONY: help install demo test stress check lint fix docs clean
+.PHONY: help install demo test stress check lint fix docs site clean
 
 help:     ## show this
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,15 +40,18 @@ lint: $(READY)  ## format, lint, types, the import law, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/cog --check README.md
+	$(BIN)/cog --check $(COGGED)
 
 fix: $(READY)  ## put right what a program can: format, lint, generated documents
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/cog -r README.md
+	$(BIN)/cog -r $(COGGED)
 
-docs: $(READY)  ## write the generated parts of the README
-	$(BIN)/cog -r README.md
+docs: $(READY)  ## write the generated parts of the README and of docs/
+	$(BIN)/cog -r $(COGGED)
+
+site: $(READY)  ## make the documentation, site/index.html; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:    ## remove the environment and everything generated
-	rm -rf $(VENV) .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .demo build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -120,16 +119,14 @@ def test_tensorboard_reads_what_was_written(colours):
 
 def test_mlflow_reads_what_was_written(colours, tmp_path):
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow's libraries
-        made = tlkit.fit(colours, track=f"mlflow:{store}", **PHOTOS)
-        from mlflow import MlflowClient
+    made = tlkit.fit(colours, track=f"mlflow:{store}", **PHOTOS)
+    from mlflow import MlflowClient
 
-        client = MlflowClient(tracking_uri=store)
-        experiment = client.get_experiment_by_name("tlkit")
-        (run,) = client.search_runs([experiment.experiment_id])
-        steps = [one.step for one in client.get_metric_history(run.info.run_id, "val_loss")]
-        names = {one.path for one in client.list_artifacts(run.info.run_id)}
+    client = MlflowClient(tracking_uri=store)
+    experiment = client.get_experiment_by_name("tlkit")
+    (run,) = client.search_runs([experiment.experiment_id])
+    steps = [one.step for one in client.get_metric_history(run.info.run_id, "val_loss")]
+    names = {one.path for one in client.list_artifacts(run.info.run_id)}
     assert (run.info.run_name, run.info.status) == (made.run.name, "FINISHED")
     assert run.data.params["epochs"] == "3"
     assert run.data.params["decided.optimizer"] == "adamw"

@@ -1,16 +1,23 @@
 """Tables: what can be chosen, as Markdown, made from the code itself.
 
-The README's generated parts are these; `make lint` fails when they no longer agree.
+The generated parts of the README and of docs/ are these; `make lint` fails when they no longer
+agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import click
+
+from tlkit import errors
 from tlkit.backbone import Backbone, Family
 from tlkit.data.audit import KINDS
+from tlkit.data.sample import SAMPLES
 from tlkit.data.transforms import PRESETS
+from tlkit.export.formats import FORMATS
 from tlkit.model.engine import ENGINES
 from tlkit.model.heads import HEADS
 from tlkit.options import Checked, declared
@@ -94,6 +101,55 @@ def presets() -> str:
     )
 
 
+def samples() -> str:
+    """`data.sample.SAMPLES`"""
+    return markdown(
+        ("sample", "what it shows", "licence"),
+        [(f"`{name}`", one.about, one.licence) for name, one in SAMPLES.items()],
+    )
+
+
+def formats() -> str:
+    """`export.formats.FORMATS`"""
+    return markdown(
+        ("format", "what it is", "install", "`--int8`"),
+        [
+            (f"`{name}`", one.about, f"`{one.extra}`", "yes" if one.quantise else "")
+            for name, one in FORMATS.items()
+        ],
+    )
+
+
+def faults() -> str:
+    """Every error of `errors`, with the one that it is a kind of."""
+    kinds = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.TlkitError)
+    ]
+    return markdown(
+        ("error", "is a", "what it says"),
+        [
+            (f"`{one.__name__}`", ", ".join(f"`{base.__name__}`" for base in one.__bases__), first)
+            for one in kinds
+            for first in [_sentence(one)]
+        ],
+    )
+
+
+def laws(checks: Mapping[str, Callable[..., object]]) -> str:
+    """`testing.CHECKS`"""
+    return markdown(
+        ("law", "what it asks"),
+        [(f"`{name}`", _sentence(check)) for name, check in checks.items()],
+    )
+
+
+def _sentence(documented: object) -> str:
+    """The first paragraph of a docstring in one line."""
+    return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+
+
 def schedules() -> str:
     """`train.schedule.SCHEDULES`"""
     rows = []
@@ -114,6 +170,38 @@ def options(record: type[Checked], *, but: type[Checked] = Checked) -> str:
         default = "" if one.default == "" else f"`{one.default}`"
         rows.append((f"`{flag}`", default, one.allowed, one.limits.help))
     return markdown(("option", "default", "allowed", "meaning"), rows)
+
+
+def commands(command: click.Command, name: str) -> str:
+    """What a command says of itself, then each of its sub-commands, as sections."""
+    context = click.Context(command, info_name=name, **command.context_settings)
+    return "\n\n".join(_sections(command, context))
+
+
+def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield f"## {context.command_path}"
+    yield f"    {usage}"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        kept = paragraph.removeprefix("\b\n")  # click's sign for lines that stay as they are
+        yield kept if kept == paragraph else "\n".join(f"    {one}" for one in kept.splitlines())
+    rows = [
+        (_flags(one, context), (one.get_help_record(context) or ("", ""))[1])
+        for one in command.get_params(context)
+        if isinstance(one, click.Option)
+    ]
+    yield markdown(("option", "meaning"), rows)
+    below: dict[str, Any] = getattr(command, "commands", {})
+    for name, one in below.items():
+        yield from _sections(one, click.Context(one, info_name=name, parent=context))
+
+
+def _flags(option: click.Option, context: click.Context) -> str:
+    """`--out` DIR, `--mirror` / `--no-mirror`"""
+    flags = " / ".join(f"`{one}`" for one in (*option.opts, *option.secondary_opts))
+    if option.is_flag or option.count:
+        return flags
+    return f"{flags} {option.make_metavar(context).strip('[]').replace('|', ', ')}"
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

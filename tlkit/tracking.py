@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,6 +196,14 @@ def _pixels(picture: Path) -> Any:
         return np.asarray(image.convert("RGB"))
 
 
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """What MLflow's libraries say of each other is of no use to whoever fits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 EXPERIMENT = "tlkit"
 """MLflow's word for what runs belong to, where MLFLOW_EXPERIMENT_NAME names no other."""
 
@@ -203,8 +212,9 @@ def _mlflow(where: str) -> Tell:
     """A run in the tracking server or database WHERE, else in that of MLflow's own settings."""
     # It would report its use to its makers.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+    with _unwarned():
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
 
     client: Any = None
     run = ""
@@ -216,6 +226,7 @@ def _mlflow(where: str) -> Tell:
         now = int(time.time() * 1000)
         return [Metric(name, value, now, step) for name, value in values.items()]
 
+    @_unwarned()
     def tell(record: Record) -> None:
         nonlocal client, run
         if isinstance(record, Begun):

@@ -138,4 +138,4 @@ def test_plugins_lists_parts_and_says_which_are_broken(install):
     assert "broken: bad: ZeroDivisionError" in bad
     told = CliRunner().invoke(main, ["plugins", "zz-report", "--check"])
     assert told.exit_code == 0
-    assert "`tlkit report` tells whether it works" in told.output
+    assert "keeps the contract" in told.output
