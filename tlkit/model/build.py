@@ -65,7 +65,9 @@ def build(
     """
 
     def make(width: int) -> nn.Module:
-        with torch.device("meta") if empty_head else contextlib.nullcontext():
+        # What a package's head is made of may not all be in the file.
+        empty = empty_head and plan.head in HEADS.own
+        with torch.device("meta") if empty else contextlib.nullcontext():
             return make_head(plan.head, width, classes, plan.hidden, plan.dropout)
 
     pick(HEADS, plan.head, "head")  # before weights are read, which may take long

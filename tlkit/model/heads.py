@@ -28,7 +28,7 @@ class HeadKind:
     uses: frozenset[str] = frozenset()
     """Which of `hidden` and `dropout` it has."""
     convex: bool = False
-    """Whether its loss has one minimum, so that lbfgs can solve it."""
+    """Whether lbfgs can solve it: it is an `nn.Linear` with a bias, and nothing else."""
 
 
 class Scale(nn.Module):
@@ -69,6 +69,14 @@ class Scale(nn.Module):
         self.factor.copy_(factor / overall if overall > 0 else torch.ones_like(factor))
 
 
+SOLVABLE = "an nn.Linear with a bias, or convex=False"
+
+
+def is_solvable(layers: nn.Module) -> bool:
+    """Whether the layers of a head are all that lbfgs knows how to solve."""
+    return type(layers) is nn.Linear and layers.bias is not None
+
+
 def make_head(name: str, width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
     """A head of that name behind a `Scale`: (B, D) -> (B, C).
 
@@ -82,14 +90,17 @@ def make_head(name: str, width: int, classes: int, hidden: int, dropout: float) 
 
 
 def _hold(kind: HeadKind, name: str, width: int, classes: int) -> None:
-    """Raise `PluginError` for a head that fails or gives something else: without any memory."""
+    """Raise `PluginError` for a head that fails or gives something else."""
     try:
-        with torch.device("meta"):
-            given = kind.make(width, classes, 8, 0.5).eval()(torch.empty(2, width))
+        with torch.random.fork_rng(devices=[]):
+            layers = kind.make(width, classes, 8, 0.5).eval()
+            given = layers(torch.zeros(2, width))
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code
         raise failed("head", name, briefly(error), "layers (B, D) -> (B, C)") from error
+    if kind.convex and not is_solvable(layers):
+        raise failed("head", name, f"convex, and a {type(layers).__name__}", SOLVABLE)
     shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
     if shape != (2, classes):
         raise failed("head", name, f"{shape} of (2, {width})", f"(2, {classes})")

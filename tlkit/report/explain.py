@@ -124,7 +124,7 @@ def _averaged(model: Assembled) -> See | None:
     """How a linear head on an average is explained; None where it is not one."""
     layers = model.head.get_submodule("layers")
     scale = model.head.get_submodule("scale")
-    if not (isinstance(layers, nn.Linear) and isinstance(scale, Scale)):
+    if not (type(layers) is nn.Linear and isinstance(scale, Scale)):
         return None
     px = model.spec.crop_px
     with torch.inference_mode():

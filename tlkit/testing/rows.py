@@ -23,7 +23,8 @@ def check_row(row: HeadKind | Policy | Preset | Part) -> None:
     """Hold a row against all that is asked of its kind. Raises `PluginError`.
 
     A head: logits for every width and number of classes; every parameter learns; eval is
-    deterministic; it has the options that it says, and no other; `convex` only if it is affine.
+    deterministic; its tensors are all that it is; it has the options that it says, and no other;
+    `convex` only if lbfgs can solve it.
     A policy: views that can be cut at several input sizes, with every option that it takes.
     A preset: pixels as the network takes them from images of any shape; a view is a function of
     the seed, the image's number and its own, whatever was asked before; `distinct` is what it says.
@@ -63,6 +64,8 @@ def _must(holds: bool, about: str, found: object, expected: str) -> None:
 def _head(kind: HeadKind) -> None:
     import torch
 
+    from tlkit.model.heads import SOLVABLE, is_solvable
+
     torch_state = torch.random.get_rng_state()
     try:
         for width, classes in ((7, 2), (320, 11)):
@@ -84,11 +87,16 @@ def _head(kind: HeadKind) -> None:
                 "a head in eval mode gives one image two answers",
                 "logits that differ", "no chance, and no word of the other images of a batch",
             )  # fmt: skip
-            mean = layers(vectors.mean(dim=0, keepdim=True))
             _must(
-                not kind.convex or torch.allclose(mean, once.mean(dim=0, keepdim=True), atol=1e-4),
-                "a head is not convex", "another score of a mean than the mean of the scores",
-                "an affine layer, or convex=False",
+                not kind.convex or is_solvable(layers),
+                "a head is not convex", type(layers).__name__, SOLVABLE,
+            )  # fmt: skip
+            twin = kind.make(width, classes, 16, 0.5).eval()
+            twin.load_state_dict(layers.state_dict())
+            _must(
+                torch.equal(twin(vectors), once),
+                "a head is not what its tensors say", "another answer, loaded into another one",
+                "all that it learns or draws in its state_dict",
             )  # fmt: skip
         plain = repr(kind.make(7, 3, 16, 0.5))
         for name, other in (("hidden", (7, 3, 17, 0.5)), ("dropout", (7, 3, 16, 0.25))):

@@ -107,6 +107,10 @@ class Kept:
             self._write(training)
             raise
 
+    def stop(self) -> None:
+        """Nobody asks for more behind an epoch: write where the training stands."""
+        self._write(self._training)
+
     def end(self) -> None:
         """All epochs are done, and may be long before the fit is: of folds, or with a test part."""
         if self._keeper.due:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,7 +51,7 @@ def epochs(
     optimizer: torch.optim.Optimizer,
     loss: Loss,
     watch: Watch | None = None,
-) -> Iterator[Tick | Epoch | Note]:
+) -> Generator[Tick | Epoch | Note, None, None]:
     """Train; after each `Epoch` the model holds what was judged. Raises where the loss diverges.
 
     Ends early where the schedule or --patience says so. With `watch`, begins where that says.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -59,7 +59,7 @@ def solve(
     path: int,
     class_weights: Tensor | None,
     smoothing: float,
-) -> Iterator[Epoch]:
+) -> Generator[Epoch, None, None]:
     """Solve the head for `path` penalties; after each record the head holds that solution."""
     scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
     with torch.no_grad():

@@ -6,6 +6,7 @@ Nothing is written here: the run folder is the caller's (tlkit/fitting.py).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -566,7 +567,7 @@ def keep_best(
     elif start is not None:
         yield start
         best.take(start)
-    records: Iterator[Event]
+    records: Generator[Event, None, None]
     kept = None if keeper is None else Kept(best, keeper, found)
     found = None  # as large as the training: not kept beside it
     if name == "lbfgs" and course.banks is not None:
@@ -583,10 +584,13 @@ def keep_best(
             watch=kept,
         )  # fmt: skip
     try:
-        for record in records:
-            yield record
-            if isinstance(record, Epoch):
-                best.take(record)
+        with contextlib.closing(
+            _until_stopped(records, kept if name != "lbfgs" else None)
+        ) as asked:
+            for record in asked:
+                yield record
+                if isinstance(record, Epoch):
+                    best.take(record)
     except TrainingError as error:
         if not best.history:
             raise
@@ -598,6 +602,20 @@ def keep_best(
         raise diverged(options, f"on the validation images, from epoch {best.epoch.number} on")
     best.put_back()
     return best.history, best.epoch
+
+
+def _until_stopped(
+    records: Generator[Event, None, None], kept: Kept | None
+) -> Generator[Event, None, None]:
+    """The records; where nobody asks for more behind an epoch, that is kept too."""
+    for record in records:
+        try:
+            yield record
+        except GeneratorExit:
+            records.close()  # the tensors are those of the last step again, not an average
+            if kept is not None and isinstance(record, Epoch):
+                kept.stop()
+            raise
 
 
 def _steps(phase: Phase, compute: Compute, course: Course) -> tuple[torch.optim.Optimizer, Loss]:
