@@ -11,13 +11,19 @@ from tlkit.classifier import load
 from tlkit.data.images import BadImage
 from tlkit.errors import OptionError, UnknownName
 from tlkit.options import PredictOptions
-from tlkit.predict.session import sessions
+from tlkit.predict.session import Session, sessions
 from tlkit.serve import desk as module
+
+
+def until_read(desk, count):
+    """Wait until so many wait for the network."""
+    while desk._waiting.qsize() < count:
+        threading.Event().wait(0.01)
 
 
 def test_many_at_once_get_each_their_own_answer(start, head, photos):
     sizes = []
-    served = start({"batch": 8}, gather_ms=20.0)
+    served = start({"batch": 16}, gather_ms=20.0)
     served.desk._told = sizes.append
     policies = ["none", "mirror", "five"]
     asked = [(policies[i % 3], photos[i % len(photos)]) for i in range(200)]
@@ -36,7 +42,7 @@ def test_many_at_once_get_each_their_own_answer(start, head, photos):
         assert np.allclose(one.probabilities, wanted[tta, path], atol=1e-6)
     assert sum(sizes) == 200
     assert len(sizes) < 150
-    assert max(sizes) <= 8
+    assert max(sizes) <= 16
 
 
 def test_what_comes_together_goes_through_the_network_together(start, photos, busy):
@@ -62,7 +68,42 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(start, photos, busy):
     assert dropped.cancel()
     go.set()
     assert kept.result(timeout=30).path == photos[1]
-    assert sum(sizes) == 1
+    served.desk.do(lambda: None).result()
+    assert sizes == [1]
+
+
+def test_where_all_were_given_up_the_network_is_not_asked(start, photos, busy):
+    sizes = []
+    served = start()
+    served.desk._told = sizes.append
+    go = busy(served)
+    dropped = [served.desk.predict("five", one, one.read_bytes()) for one in photos[:2]]
+    until_read(served.desk, 2)
+    assert all(one.cancel() for one in dropped)
+    go.set()
+    served.desk.do(lambda: None).result()
+    assert sizes == []
+    assert "five" not in served.desk._started
+
+
+def test_what_is_given_up_between_two_passes_is_not_computed(start, photos, busy, monkeypatch):
+    served = start({"batch": 10})
+    asked, ask = [], Session.ask
+
+    def give_up(self, images):
+        asked.append(len(images))
+        for one in futures:
+            one.cancel()
+        return ask(self, images)
+
+    monkeypatch.setattr(Session, "ask", give_up)
+    go = busy(served)
+    futures = [served.desk.predict("five", one, one.read_bytes()) for one in photos[:8]]
+    until_read(served.desk, 8)
+    go.set()
+    served.desk.do(lambda: None).result()
+    assert asked == [2]
+    assert sum(one.cancelled() for one in futures) == 6
 
 
 def test_what_waits_is_bounded_and_all_is_answered(start, photos, busy, monkeypatch):

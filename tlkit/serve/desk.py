@@ -8,6 +8,7 @@ Not here: how much is let in at all (guard.py).
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tlkit.data.batches import even_parts
 from tlkit.data.images import BadImage, Pixels, Unreadable, decode
 from tlkit.errors import pick
 from tlkit.options import PredictOptions
@@ -184,7 +186,16 @@ class Desk:
         return found, False
 
     def _answer(self, policy: str, images: list[_Image]) -> None:
+        """In the parts in which `predict` asks: one may be given up until its own begins."""
+        most = max(1, self._most // self.sessions[policy].views)
+        left = iter(images)
+        for size in even_parts(len(images), most):
+            self._ask(policy, list(itertools.islice(left, size)))
+
+    def _ask(self, policy: str, images: list[_Image]) -> None:
         wanted = [one for one in images if one.answer.set_running_or_notify_cancel()]
+        if not wanted:
+            return
         try:
             found = self._session(policy).ask([(one.path, one.look) for one in wanted])
         except Exception as error:
