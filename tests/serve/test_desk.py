@@ -40,6 +40,7 @@ def test_many_at_once_get_each_their_own_answer(start, head, photos):
         one = future.result(timeout=30)
         assert one.path == path
         assert np.allclose(one.probabilities, wanted[tta, path], atol=1e-6)
+    served.desk.do(lambda: None).result()
     assert sum(sizes) == 200
     assert len(sizes) < 150
     assert max(sizes) <= 16
@@ -55,6 +56,7 @@ def test_what_comes_together_goes_through_the_network_together(start, photos, bu
     go.set()
     for future in futures:
         future.result(timeout=30)
+    served.desk.do(lambda: None).result()
     assert sum(sizes) == 20
     assert len(sizes) <= 3
 
@@ -127,6 +129,36 @@ def test_a_fault_is_that_of_its_batch_alone(start, photos, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             served.desk.predict("none", photos[0], photos[0].read_bytes()).result(timeout=30)
     assert served.desk.predict("none", photos[0], photos[0].read_bytes()).result(timeout=30)
+
+
+def leave(*args, **named):
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    "place", ["tlkit.predict.session.Session.ask", "tlkit.predict.session.decode"]
+)
+def test_nothing_that_is_raised_ends_the_desk(start, photos, monkeypatch, place):
+    served = start()
+    with monkeypatch.context() as broken:
+        broken.setattr(place, leave)
+        with pytest.raises(RuntimeError, match="SystemExit: 3"):
+            served.desk.predict("none", photos[0], photos[0].read_bytes()).result(timeout=30)
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        served.desk.do(leave).result(timeout=30)
+    assert served.desk.predict("none", photos[0], photos[0].read_bytes()).result(timeout=30)
+    served.desk.do(lambda: None).result(timeout=30)
+    assert served.desk._room._taken == 0
+
+
+def test_who_is_told_of_the_images_cannot_take_an_answer_away(start, photos, caplog):
+    served = start()
+    served.desk._told = leave
+    assert served.desk.predict("none", photos[0], photos[0].read_bytes()).result(timeout=30)
+    served.desk.do(lambda: None).result(timeout=30)
+    assert "has met an error" in caplog.text
+    assert served.desk.open
+    assert served.desk._room._taken == 0
 
 
 def test_what_cannot_be_read_takes_no_place(start, photos):
