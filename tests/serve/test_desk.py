@@ -1,6 +1,7 @@
 """The desk: every question gets its own answer, however many come at once, and waits in bounds."""
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tlkit.data.images import BadImage
 from tlkit.errors import OptionError, UnknownName
 from tlkit.options import PredictOptions
 from tlkit.predict.session import Session, sessions
+from tlkit.predict.tta import POLICIES
 from tlkit.serve import desk as module
 
 
@@ -72,6 +74,26 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(start, photos, busy):
     assert kept.result(timeout=30).path == photos[1]
     served.desk.do(lambda: None).result()
     assert sizes == [1]
+
+
+@pytest.mark.parametrize("way", ["predict", "explain"])
+def test_the_bytes_of_what_was_given_up_are_not_kept(start, photos, way):
+    class Bytes:
+        """As bytes have no weak references."""
+
+    desk, go = start({"workers": 1}).desk, threading.Event()
+    desk._readers.submit(go.wait)
+    data = Bytes()
+    left = weakref.ref(data)
+    if way == "predict":
+        answer = desk.predict("none", photos[0], data)
+    else:
+        answer = desk.explain(None, photos[0], data, "")
+    del data
+    assert left() is not None
+    assert answer.cancel()
+    assert left() is None
+    go.set()
 
 
 def test_where_all_were_given_up_the_network_is_not_asked(start, photos, busy):
@@ -200,3 +222,25 @@ def test_a_session_takes_no_precision_that_only_images_could_choose(head):
 def test_scales_that_no_policy_could_take_are_refused_at_once(start):
     with pytest.raises(OptionError, match="--scales 5"):
         start({"scales": "5"})
+
+
+def test_a_policy_of_a_package_that_refuses_the_head_is_left_out(head, install):
+    code = """
+from tlkit.errors import DataError, OptionError
+from tlkit.predict.tta import Policy, View
+
+
+def refuses(kind):
+    def views(spec, options):
+        raise kind("other heads", found="this", expected="another", do="take it")
+
+    return views
+
+
+option = Policy(about="", views=refuses(OptionError))
+data = Policy(about="", views=refuses(DataError))
+fine = Policy(about="", views=lambda spec, options: (View(shorter_px=spec.resize_px),))
+"""
+    install("zz-rows", code, policies=["option", "data", "fine"])
+    found = sessions(load(head).heads, PredictOptions(engine="eager", device="cpu"))
+    assert list(found) == [*POLICIES.own, "fine"]

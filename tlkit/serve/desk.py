@@ -101,11 +101,12 @@ class Desk:
         """
         session = pick(self.sessions, policy, "test-time policy for this head")
         answer: Future[Prediction | BadImage] = Future()
+        kept = _kept(answer, data)
 
         def then(look: Look) -> _Image:
             return _Image(policy=policy, path=path, look=look, answer=answer, size=_bytes(look))
 
-        self._readers.submit(self._read, answer, path, lambda: session.look(data), then)
+        self._readers.submit(self._read, answer, path, lambda: session.look(kept.pop()), then)
         return answer
 
     def explain(
@@ -113,6 +114,7 @@ class Desk:
     ) -> Future[bytes | BadImage]:
         """A PNG that shows where a class was seen on an image, as `explain.picture` makes it."""
         answer: Future[bytes | BadImage] = Future()
+        kept = _kept(answer, data)
 
         def then(image: Pixels) -> _Chore:
             return _Chore(
@@ -121,7 +123,9 @@ class Desk:
                 size=image.nbytes,
             )
 
-        self._readers.submit(self._read, answer, path, lambda: decode(data, at_least_px=PX), then)
+        self._readers.submit(
+            self._read, answer, path, lambda: decode(kept.pop(), at_least_px=PX), then
+        )
         return answer
 
     def do(self, work: Callable[[], T]) -> Future[T]:
@@ -246,6 +250,13 @@ class _Room:
         with self._changed:
             self._taken -= size
             self._changed.notify_all()
+
+
+def _kept(answer: Future[Any], data: bytes) -> list[bytes]:
+    """An image's bytes, for one who takes them out; gone as soon as nobody waits for its answer."""
+    kept = [data]
+    answer.add_done_callback(lambda _: kept.clear())
+    return kept
 
 
 def _bytes(look: Look) -> int:
