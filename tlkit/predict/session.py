@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlkit.artifact import Head
 from tlkit.data.batches import even_parts
 from tlkit.data.images import Unreadable, decode
-from tlkit.errors import OptionError, PluginError, pick
+from tlkit.errors import OptionError, PluginError, TlkitError, pick
 from tlkit.options import PredictOptions
 from tlkit.predict.ensemble import alike, check, join, match, weights_of
 from tlkit.predict.reject import Rule, rule_of
@@ -133,7 +133,8 @@ def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Sessio
     for name in POLICIES:
         if name in found:
             continue
-        with contextlib.suppress(PluginError):  # a package's that is broken stops nothing else
+        # A package's that is broken, or refuses these heads, stops nothing else.
+        with contextlib.suppress(PluginError if name in POLICIES.own else TlkitError):
             own = _under(name, heads, options)
             with contextlib.suppress(OptionError):
                 found[name] = _session(heads, own)

@@ -8,16 +8,19 @@ Not here: how much is let in at all (guard.py).
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tlkit.data.batches import even_parts
 from tlkit.data.images import BadImage, Pixels, Unreadable, decode
 from tlkit.errors import pick
 from tlkit.options import PredictOptions
@@ -27,6 +30,8 @@ from tlkit.report.explain import PX, Explainer, picture
 
 MOST_DECODED = 256 * 2**20
 """Bytes of decoded images that may wait for the network."""
+
+log = logging.getLogger("tlkit")
 
 T = TypeVar("T")
 
@@ -54,8 +59,8 @@ class _Chore:
         if self.answer.set_running_or_notify_cancel():
             try:
                 self.answer.set_result(self.work())
-            except Exception as error:
-                self.answer.set_exception(error)
+            except BaseException as error:  # whatever it was, the thread goes on
+                self.answer.set_exception(_fault(error))
 
 
 class Desk:
@@ -96,11 +101,12 @@ class Desk:
         """
         session = pick(self.sessions, policy, "test-time policy for this head")
         answer: Future[Prediction | BadImage] = Future()
+        kept = _kept(answer, data)
 
         def then(look: Look) -> _Image:
             return _Image(policy=policy, path=path, look=look, answer=answer, size=_bytes(look))
 
-        self._readers.submit(self._read, answer, path, lambda: session.look(data), then)
+        self._readers.submit(self._read, answer, path, lambda: session.look(kept.pop()), then)
         return answer
 
     def explain(
@@ -108,6 +114,7 @@ class Desk:
     ) -> Future[bytes | BadImage]:
         """A PNG that shows where a class was seen on an image, as `explain.picture` makes it."""
         answer: Future[bytes | BadImage] = Future()
+        kept = _kept(answer, data)
 
         def then(image: Pixels) -> _Chore:
             return _Chore(
@@ -116,7 +123,9 @@ class Desk:
                 size=image.nbytes,
             )
 
-        self._readers.submit(self._read, answer, path, lambda: decode(data, at_least_px=PX), then)
+        self._readers.submit(
+            self._read, answer, path, lambda: decode(kept.pop(), at_least_px=PX), then
+        )
         return answer
 
     def do(self, work: Callable[[], T]) -> Future[T]:
@@ -144,9 +153,9 @@ class Desk:
             one = then(read())
         except Unreadable as error:
             _settle(answer, BadImage(path=path, reason=str(error)))
-        except Exception as error:
+        except BaseException as error:
             if answer.set_running_or_notify_cancel():
-                answer.set_exception(error)
+                answer.set_exception(_fault(error))
         else:
             self._room.take(one.size)
             self._waiting.put(one)
@@ -154,18 +163,26 @@ class Desk:
     def _work(self) -> None:
         while True:
             found, last = self._gathered()
-            images: dict[str, list[_Image]] = {}
-            for one in found:
-                if isinstance(one, _Image):
-                    images.setdefault(one.policy, []).append(one)
-            for policy, some in images.items():
-                self._answer(policy, some)
-            for one in found:
-                if isinstance(one, _Chore):
-                    one.do()
-                self._room.give(one.size)
+            try:
+                self._done(found)
+            except BaseException:  # nothing ends this thread but `close`
+                log.exception("the thread that asks the heads has met an error")
+            finally:
+                self._room.give(sum(one.size for one in found))
             if last:
                 return
+
+    def _done(self, found: list[_Image | _Chore]) -> None:
+        images: dict[str, list[_Image]] = {}
+        for one in found:
+            if isinstance(one, _Image):
+                images.setdefault(one.policy, []).append(one)
+        asked = [size for policy, some in images.items() for size in self._answer(policy, some)]
+        for one in found:
+            if isinstance(one, _Chore):
+                one.do()
+        for size in asked:
+            self._told(size)
 
     def _gathered(self) -> tuple[list[_Image | _Chore], bool]:
         """What has come within a few milliseconds, and whether it is the last."""
@@ -183,17 +200,29 @@ class Desk:
             until = until or time.monotonic() + self._gather_s
         return found, False
 
-    def _answer(self, policy: str, images: list[_Image]) -> None:
+    def _answer(self, policy: str, images: list[_Image]) -> list[int]:
+        """In the parts in which `predict` asks: one may be given up until its own begins.
+
+        How many images of each went through the network.
+        """
+        most = max(1, self._most // self.sessions[policy].views)
+        left = iter(images)
+        parts = [itertools.islice(left, size) for size in even_parts(len(images), most)]
+        return [asked for part in parts if (asked := self._ask(policy, part))]
+
+    def _ask(self, policy: str, images: Iterable[_Image]) -> int:
         wanted = [one for one in images if one.answer.set_running_or_notify_cancel()]
+        if not wanted:
+            return 0
         try:
             found = self._session(policy).ask([(one.path, one.look) for one in wanted])
-        except Exception as error:
+        except BaseException as error:
             for one in wanted:
-                one.answer.set_exception(error)
-            return
-        self._told(len(wanted))
+                one.answer.set_exception(_fault(error))
+            return 0
         for one, prediction in zip(wanted, found, strict=True):
             one.answer.set_result(prediction)
+        return len(wanted)
 
     def _session(self, policy: str) -> Session:
         """With engines, which are started when they are first needed."""
@@ -223,10 +252,26 @@ class _Room:
             self._changed.notify_all()
 
 
+def _kept(answer: Future[Any], data: bytes) -> list[bytes]:
+    """An image's bytes, for one who takes them out; gone as soon as nobody waits for its answer."""
+    kept = [data]
+    answer.add_done_callback(lambda _: kept.clear())
+    return kept
+
+
 def _bytes(look: Look) -> int:
     """Of the scaled images that the views are parts of."""
     whole = [one if one.base is None else one.base for seen in look for one in seen.pixels]
     return sum({id(one): one.nbytes for one in whole}.values())
+
+
+def _fault(error: BaseException) -> Exception:
+    """What one who waits may get: `SystemExit` would end the server that waits for it."""
+    if isinstance(error, Exception):
+        return error
+    fault = RuntimeError(f"{type(error).__name__}: {error}")
+    fault.__cause__ = error
+    return fault
 
 
 def _settle(answer: Future[T], result: T) -> None:

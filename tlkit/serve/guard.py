@@ -4,7 +4,7 @@ In: an ASGI application. Out: the same, behind these rules:
 
     on a loopback address      the Host is one of its names (against DNS rebinding)         400
     from a page                the page is this server's own: no CORS                       403
-    where there is a token     it is in the Authorization header, but for the page's files  401
+    where there is a token     it is in the Authorization header, but for page and health   401
     a body                     is one of forms with files, of limited size             415, 413
     all requests together      are limited in number and in bytes                           429
     a request's time           is limited                                             408, 504
@@ -43,8 +43,8 @@ HEADERS = {
 }
 """Of every response."""
 
-GUARDED = ("/api/", "/metrics")
-"""What a token is for."""
+GUARDED = ("/api/", "/metrics", "/openapi.json")
+"""What a token is for; the description names the classes."""
 
 TAKING = ("/api/predict", "/api/explain")
 """What takes images."""
