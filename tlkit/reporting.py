@@ -12,6 +12,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shlex
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -262,6 +263,7 @@ def _told(read: _Run, options: ReportOptions, weights: str) -> Subject:
         if len(read.files) == 1
         else "the images of the fit, each by the head that did not learn from it",
         judged_by_fit=True,
+        of_fit=len(told.files),
         files=told.files,
         paths=tuple(known.get(one) for one in told.files),
         labels=told.labels,
@@ -306,6 +308,7 @@ def _looked(
         heads=heads,
         judged=judged,
         judged_by_fit=False,
+        of_fit=_of_fit(read.parts, [paths[one] for one in kept]),
         files=tuple(catalog.files[one] for one in kept),
         paths=tuple(paths[one] for one in kept),
         labels=plain.labels,
@@ -314,6 +317,19 @@ def _looked(
         bad=plain.bad,
         policies=tuple(policies) if len(looks) > 1 else (),
     )
+
+
+def _of_fit(parts: Parts | None, paths: Sequence[Path]) -> int | None:
+    """How many of these are files that the fit had; None where its folder is not there."""
+    if parts is None:
+        return None
+    had = {
+        os.path.realpath(path)
+        for part in (parts.train, parts.val)
+        if part is not None
+        for path in part.paths
+    }
+    return sum(os.path.realpath(one) in had for one in paths)
 
 
 def _looks(options: ReportOptions) -> list[PredictOptions]:

@@ -61,6 +61,7 @@ def subject(run):
             heads=(),
             judged="images that were drawn",
             judged_by_fit=False,
+            of_fit=0,
             files=tuple(f"{one}.jpg" for one in range(len(labels))),
             paths=paths or (None,) * len(labels),
             labels=labels,

@@ -194,6 +194,8 @@ def test_without_a_test_part_it_is_what_the_fit_has_written_down(validated):
     told = strict((done.folder / "report.json").read_text())["parts"]
     recorded = json.loads((validated / "metrics.json").read_text())["validation"]
     assert told["summary"]["judged_by_fit"] is True
+    assert told["summary"]["of_fit"] == told["summary"]["images"]
+    assert "the fit had itself" not in done.page.read_text()
     for name in ("images", "accuracy", "loss", "brier", "calibration_error"):
         assert told["summary"][name] == pytest.approx(recorded[name]), name
     assert "data:image/jpeg" in done.page.read_text()
@@ -218,7 +220,18 @@ def test_more_probabilities_than_a_fit_writes_down_need_a_folder(colours, tmp_pa
     assert tlkit.write_report(run, colours, maps=False).scores.images == 24
 
 
-def test_photos_that_are_gone_leave_their_scores(parts, validated, tmp_path):
+def test_images_that_the_fit_had_are_counted_by_whatever_name(run, parts, colours, tmp_path):
+    (tmp_path / "link").symlink_to(parts / "train")
+    for folder, expected in ((parts / "train", 24), (tmp_path / "link", 24), (parts, 0)):
+        done = tlkit.write_report(run, folder, out=tmp_path / "out", maps=False, check=False)
+        told = strict((done.folder / "report.json").read_text())["parts"]["summary"]
+        assert told["of_fit"] == expected
+        assert (f"{expected} of these images the fit had" in done.page.read_text()) == bool(
+            expected
+        )
+
+
+def test_photos_that_are_gone_leave_their_scores(colours, validated, tmp_path):
     moved = tmp_path / "run"
     shutil.copytree(validated, moved, ignore=shutil.ignore_patterns("report"))
     options = json.loads((moved / "options.json").read_text())
@@ -228,6 +241,9 @@ def test_photos_that_are_gone_leave_their_scores(parts, validated, tmp_path):
     assert "data:image/jpeg" not in text
     assert "no picture" in text
     assert "was not looked at" in text
+    again = tlkit.write_report(moved, colours, out=tmp_path / "again", maps=False)
+    summary = strict((again.folder / "report.json").read_text())["parts"]["summary"]
+    assert summary["of_fit"] is None
 
 
 def test_folds_are_told_by_the_heads_that_had_not_learnt(colours, tmp_path):

@@ -50,6 +50,8 @@ class Subject:
     judged_by_fit: bool
     """Whether the probabilities are of heads that had not learnt from the images, as the fit has
     written them down: the heads of now may have."""
+    of_fit: int | None
+    """How many of the images the fit had, in its train or val part; None where these are gone."""
     files: tuple[str, ...]
     """N names."""
     paths: tuple[Path | None, ...]

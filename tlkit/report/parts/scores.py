@@ -36,6 +36,7 @@ def summary(subject: Subject) -> Made:
     data = {
         "judged_on": subject.judged,
         "judged_by_fit": subject.judged_by_fit,
+        "of_fit": subject.of_fit,
         **{name: one for name, one in scores.plain().items() if name in SCORES},
         "right": right,
         "top5_95": None if top5 is None else list(wilson(top5, scores.images)),
@@ -168,6 +169,8 @@ SUMMARY = Part(
     keys={
         "judged_on": "the images, in words",
         "judged_by_fit": "whether the probabilities are those that the fit has written down",
+        "of_fit": "how many of the images the fit had, to learn from or to choose and calibrate by "
+        "(its train and val parts); null where these are not there any more",
         "images": "how many could be read",
         "right": "of these, how many were called what they are",
         "accuracy": "their share",
