@@ -189,6 +189,41 @@ def test_the_gallery_is_filtered_by_class_and_certainty(visit, folder, head):
     assert likely == sorted(likely)
 
 
+def test_cards_that_stay_as_they_are_are_not_touched(visit, folder):
+    page = visit()
+    page.set_input_files("#folder", folder)
+    answered(page, 9)
+    order = page.get_by_label("Order")
+    order.select_option("least certain first")
+    page.get_by_label("Class").select_option("red")
+    page.evaluate(
+        """() => {
+            window.touched = [];
+            const cards = document.querySelectorAll(".card");
+            const seen = new MutationObserver((all) => window.touched.push(...all));
+            for (const one of cards) seen.observe(one, { attributeFilter: ["hidden"] });
+            seen.observe(document.getElementById("gallery"), { childList: true });
+        }"""
+    )
+    for one in ("#class", "#order"):
+        page.locator(one).dispatch_event("change")
+    assert page.evaluate("window.touched.length") == 0
+    order.select_option("as added")
+    assert page.evaluate("window.touched.length") > 0
+
+
+def test_the_order_is_kept_as_answers_come(visit, folder):
+    page = visit()
+    page.get_by_label("Order").evaluate("(one) => (one.value = 'doubtful')")
+    page.set_input_files("#folder", folder)
+    answered(page, 9)
+    likely = [
+        float(one.removesuffix(" %"))
+        for one in page.locator(".bars li:first-child .share").all_text_contents()
+    ]
+    assert likely == sorted(likely)
+
+
 def test_the_csv_is_that_of_predict(visit, folder, head, run):
     page = visit({"reject_below": "0.9999", "reject_unlike": 0.01})
     page.set_input_files("#folder", folder)
