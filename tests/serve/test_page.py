@@ -289,6 +289,37 @@ def test_the_token_is_asked_for_and_sent(visit, photos):
     expect(page.locator(".overlay:visible")).to_have_count(1)
 
 
+def test_the_token_is_asked_for_until_it_is_one_that_can_be_sent(visit):
+    page = visit(token=TOKEN)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    for _ in range(4):
+        page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    field = page.get_by_role("textbox", name="Token")
+    for word in ("schlüssel-und-schloss", "two words of it"):
+        field.fill(word)
+        page.keyboard.press("Enter")
+        assert field.evaluate("(one) => one.validity.patternMismatch")
+        assert page.evaluate("sessionStorage.getItem('token')") is None
+    field.fill(f" {TOKEN} ")
+    page.keyboard.press("Enter")
+    expect(page.locator("#head")).to_contain_text("3 classes")
+    expect(dialog).to_be_hidden()
+
+
+def test_trying_again_is_offered_only_while_it_would_help(visit, photos):
+    page = visit()
+    page.route("**/api/predict*", lambda route: route.abort())
+    page.set_input_files("#files", photos[0])
+    again = page.get_by_role("button", name="Try again")
+    expect(again).to_be_visible()
+    page.unroute("**/api/predict*")
+    page.route("**/api/predict*", lambda route: None)
+    again.click()
+    expect(again).to_be_hidden()
+
+
 def test_a_file_that_is_too_large_is_not_sent(visit, photos):
     page = visit(most_mb=0.001)
     page.set_input_files("#files", photos[0])

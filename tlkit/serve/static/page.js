@@ -46,11 +46,12 @@ function askForToken(tried) {
     $("ask-again").hidden = !tried;
     dialog.showModal();
     dialog.oncancel = (event) => event.preventDefault();
+    dialog.onclose = () => asking && !dialog.open && dialog.showModal(); // a second Escape closes
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
       sessionStorage.setItem("token", $("token").value.trim());
-      dialog.close();
       asking = null;
+      dialog.close();
       go();
     };
   });
@@ -89,7 +90,7 @@ async function add(coming) {
 }
 
 function again(one) {
-  Object.assign(one, { state: "new", answer: null, reason: null });
+  Object.assign(one, { state: "new", answer: null, reason: null, again: false });
 }
 
 function fill() {
@@ -120,7 +121,7 @@ async function answer(one, mine) {
     found = { state: "wrong", reason: error.message, again: true };
   }
   if (mine !== round || !shown.includes(one)) return;
-  Object.assign(one, { again: false }, found);
+  Object.assign(one, found);
   draw(one);
   showSoon();
 }
