@@ -189,6 +189,41 @@ def test_the_gallery_is_filtered_by_class_and_certainty(visit, folder, head):
     assert likely == sorted(likely)
 
 
+def test_cards_that_stay_as_they_are_are_not_touched(visit, folder):
+    page = visit()
+    page.set_input_files("#folder", folder)
+    answered(page, 9)
+    order = page.get_by_label("Order")
+    order.select_option("least certain first")
+    page.get_by_label("Class").select_option("red")
+    page.evaluate(
+        """() => {
+            window.touched = [];
+            const cards = document.querySelectorAll(".card");
+            const seen = new MutationObserver((all) => window.touched.push(...all));
+            for (const one of cards) seen.observe(one, { attributeFilter: ["hidden"] });
+            seen.observe(document.getElementById("gallery"), { childList: true });
+        }"""
+    )
+    for one in ("#class", "#order"):
+        page.locator(one).dispatch_event("change")
+    assert page.evaluate("window.touched.length") == 0
+    order.select_option("as added")
+    assert page.evaluate("window.touched.length") > 0
+
+
+def test_the_order_is_kept_as_answers_come(visit, folder):
+    page = visit()
+    page.get_by_label("Order").evaluate("(one) => (one.value = 'doubtful')")
+    page.set_input_files("#folder", folder)
+    answered(page, 9)
+    likely = [
+        float(one.removesuffix(" %"))
+        for one in page.locator(".bars li:first-child .share").all_text_contents()
+    ]
+    assert likely == sorted(likely)
+
+
 def test_the_csv_is_that_of_predict(visit, folder, head, run):
     page = visit({"reject_below": "0.9999", "reject_unlike": 0.01})
     page.set_input_files("#folder", folder)
@@ -252,6 +287,37 @@ def test_the_token_is_asked_for_and_sent(visit, photos):
     answered(page, 1)
     page.get_by_role("switch", name="Activation map").check(force=True)
     expect(page.locator(".overlay:visible")).to_have_count(1)
+
+
+def test_the_token_is_asked_for_until_it_is_one_that_can_be_sent(visit):
+    page = visit(token=TOKEN)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    for _ in range(4):
+        page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    field = page.get_by_role("textbox", name="Token")
+    for word in ("schlüssel-und-schloss", "two words of it"):
+        field.fill(word)
+        page.keyboard.press("Enter")
+        assert field.evaluate("(one) => one.validity.patternMismatch")
+        assert page.evaluate("sessionStorage.getItem('token')") is None
+    field.fill(f" {TOKEN} ")
+    page.keyboard.press("Enter")
+    expect(page.locator("#head")).to_contain_text("3 classes")
+    expect(dialog).to_be_hidden()
+
+
+def test_trying_again_is_offered_only_while_it_would_help(visit, photos):
+    page = visit()
+    page.route("**/api/predict*", lambda route: route.abort())
+    page.set_input_files("#files", photos[0])
+    again = page.get_by_role("button", name="Try again")
+    expect(again).to_be_visible()
+    page.unroute("**/api/predict*")
+    page.route("**/api/predict*", lambda route: None)
+    again.click()
+    expect(again).to_be_hidden()
 
 
 def test_a_file_that_is_too_large_is_not_sent(visit, photos):

@@ -3,6 +3,7 @@
 
 const AT_ONCE = 6; // requests; the server takes what comes together through the network together
 const TRIES = 30; // of a request that was told to come again
+const SORTED_MS = 1000; // from one sorting to the next while answers come
 
 const $ = (id) => document.getElementById(id);
 const shown = []; // {file, path, url, card, state: "asking" | "answered" | "wrong", answer, reason, maps}
@@ -45,11 +46,12 @@ function askForToken(tried) {
     $("ask-again").hidden = !tried;
     dialog.showModal();
     dialog.oncancel = (event) => event.preventDefault();
+    dialog.onclose = () => asking && !dialog.open && dialog.showModal(); // a second Escape closes
     dialog.querySelector("form").onsubmit = (event) => {
       event.preventDefault();
       sessionStorage.setItem("token", $("token").value.trim());
-      dialog.close();
       asking = null;
+      dialog.close();
       go();
     };
   });
@@ -88,7 +90,7 @@ async function add(coming) {
 }
 
 function again(one) {
-  Object.assign(one, { state: "new", answer: null, reason: null });
+  Object.assign(one, { state: "new", answer: null, reason: null, again: false });
 }
 
 function fill() {
@@ -119,7 +121,7 @@ async function answer(one, mine) {
     found = { state: "wrong", reason: error.message, again: true };
   }
   if (mine !== round || !shown.includes(one)) return;
-  Object.assign(one, { again: false }, found);
+  Object.assign(one, found);
   draw(one);
   showSoon();
 }
@@ -203,8 +205,10 @@ function show() {
   document.body.classList.toggle("some", some);
   $("tools").hidden = !some;
   const those = shown.filter(fits);
-  for (const one of shown) one.card.hidden = true;
-  for (const one of those) one.card.hidden = false;
+  const fit = new Set(those);
+  for (const one of shown) {
+    if (one.card.hidden === fit.has(one)) one.card.hidden = !one.card.hidden; // each write costs
+  }
   $("gallery").classList.toggle("one", shown.length === 1);
   $("nothing").hidden = !some || those.length > 0;
   const wrong = shown.filter((one) => one.state === "wrong");
@@ -232,8 +236,16 @@ function showSoon() {
   requestAnimationFrame(() => {
     due = false;
     show();
-    if ($("order").value !== "added") sort();
+    if ($("order").value !== "added") sortSoon();
   });
+}
+
+// Cards that come and go under the eye are no order: at most so often before all are answered.
+let sorting = null;
+function sortSoon() {
+  const done = shown.every(({ state }) => state === "answered" || state === "wrong");
+  if (done) sort();
+  else sorting ??= setTimeout(() => { sorting = null; sort(); }, SORTED_MS);
 }
 
 function say(text, wrong = false) {
@@ -244,7 +256,8 @@ function say(text, wrong = false) {
 function sort() {
   const order = [...shown];
   if ($("order").value === "doubtful") order.sort((a, b) => certainty(a) - certainty(b));
-  $("gallery").append(...order.map((one) => one.card));
+  const now = $("gallery").children;
+  if (order.some((one, i) => one.card !== now[i])) $("gallery").append(...order.map((one) => one.card));
 }
 
 // --- activation maps, of what is on the screen ---
