@@ -48,6 +48,16 @@ def test_a_part_of_a_package_is_on_the_page_in_the_json_and_beside_them(install,
     assert report.data["broken"] == []
 
 
+def test_text_that_is_none_is_escaped_on_the_page(install, small):
+    install(
+        "zz-report",
+        odd='part("odd", lambda s: Made(data={"text": "\\ud800"}), "<p>{{ data.text }}")',
+    )
+    report = written(small)
+    assert report.data["broken"] == []
+    assert r"<p>\ud800" in report.html.encode().decode()
+
+
 def test_a_part_with_nothing_to_tell_is_left_out(install, small):
     install("zz-report", silent='part("silent", lambda s: None)')
     report = written(small)

@@ -180,6 +180,7 @@ def _section(part: Part, made: Made, *, source: str = "") -> _Section:
     else:
         template = environment().from_string(part.template)
     html = template.render(data=made.data, show=made.show)
+    html = html.encode("utf-8", "backslashreplace").decode("utf-8")
     return _Section(name=part.name, title=part.title, html=html, source=source)
 
 
