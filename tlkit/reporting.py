@@ -124,6 +124,7 @@ def report_events(
     read = _read(runs.newest() if run is None else Path(run))
     place = read.place / runs.REPORT if out is None else Path(out)
     refuse_occupied(place, replace=runs.REPORT_FILES)
+    _refuse_others(place)
     refuse_unwritable(place)
     if read.parts is not None:
         runs.refuse_among_photos(place, read.folder)
@@ -150,6 +151,22 @@ def report_events(
         broken=tuple(
             f"{one['part']} of {one['package']}: {one['reason']}" for one in report.data["broken"]
         ),
+    )
+
+
+def _refuse_others(place: Path) -> None:
+    """Raise `RunFolderError` for files with the names of a report that no report was written to."""
+    if not place.is_dir() or not any(place.iterdir()):
+        return
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = runs.read_json(place / "report.json")
+        if isinstance(found, dict) and "report" in found:
+            return
+    raise RunFolderError(
+        f"{place} is there already",
+        found="files, and no report.json of a report among them",
+        expected="a new or empty folder, or a report to replace",
+        do="choose another place",
     )
 
 

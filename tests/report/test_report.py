@@ -182,6 +182,15 @@ def test_a_folder_with_anything_else_is_not_replaced(run, colours, tmp_path):
         tlkit.write_report(run, out=colours / "report", folder=colours)
 
 
+@pytest.mark.parametrize("name", ["report.html", "figure-1.png", "report.json"])
+def test_what_only_looks_like_a_report_is_not_replaced(run, tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("{}")
+    with pytest.raises(RunFolderError, match="is there already"):
+        tlkit.write_report(run, out=tmp_path / "mine", maps=False, check=False)
+    assert (tmp_path / "mine" / name).read_text() == "{}"
+
+
 def test_a_run_with_a_report_can_be_fitted_anew(colours, tmp_path):
     first = tlkit.fit(colours, backbone="tiny", out=tmp_path / "run")
     tlkit.write_report(first.run)
@@ -196,6 +205,8 @@ def test_without_a_test_part_it_is_what_the_fit_has_written_down(validated):
     assert told["summary"]["judged_by_fit"] is True
     assert told["summary"]["of_fit"] == told["summary"]["images"]
     assert "the fit had itself" not in done.page.read_text()
+    assert done.page.read_text().count("learnt from these images too") == 1
+    assert "the temperature was learnt from them too" in done.page.read_text()
     for name in ("images", "accuracy", "loss", "brier", "calibration_error"):
         assert told["summary"][name] == pytest.approx(recorded[name]), name
     assert "data:image/jpeg" in done.page.read_text()
