@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tlkit.classifier import load
-from tlkit.errors import HeadFileError
-from tlkit.runs import HEAD, RUNS, heads_in, newest, short_names
+from tlkit.errors import HeadFileError, RunFolderError
+from tlkit.runs import HEAD, RUNS, as_json, fit_of, heads_in, newest, read_told, short_names
 
 
 def put(folder):
@@ -57,3 +57,28 @@ def test_the_newest_run_may_be_one_of_folds(tmp_path):
     assert [one.parent.name for one in heads_in(newest())] == ["fold-1", "fold-2"]
     os.utime(tmp_path / "runs" / "two" / HEAD, (200, 200))
     assert newest() == RUNS / "two"
+
+
+def test_a_fit_is_known_beside_a_name_that_is_no_text(tmp_path):
+    text = as_json({"fit": "abc", "folder": "caf\udce9"})
+    (tmp_path / "options.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert fit_of(tmp_path) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("a,x,0.5,0.5\nb,y,0.25,0.7", "does not end"),
+        ("a,x,0.5,0.5\na,y,0.25,0.75\n", "twice"),
+        ("a,x,0,0\n", "no probabilities"),
+        ("a,x,-1,2\n", "no probabilities"),
+        ("a,x,1e308,1e308\n", "no probabilities"),
+        ("a,x,nan,1\n", "no probabilities"),
+    ],
+)
+def test_a_table_that_no_fit_has_written_is_one_error(tmp_path, rows, fault):
+    table = tmp_path / "validation.csv"
+    table.write_text("path,class,probability_x,probability_y\n" + rows)
+    with pytest.raises(RunFolderError, match="cannot be read") as caught:
+        read_told(table)
+    assert fault in caught.value.found

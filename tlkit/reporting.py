@@ -16,6 +16,7 @@ import os
 import shlex
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,7 +26,7 @@ from tlkit.card import Card
 from tlkit.data.audit import Audit, audit
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.quarantine import Move, moved
-from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError, briefly
+from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError, briefly, few
 from tlkit.files import (
     new_folder,
     refuse_occupied,
@@ -50,6 +51,9 @@ from tlkit.report.page import written
 from tlkit.report.part import Policy, Subject
 from tlkit.steps import Tick, finish
 from tlkit.train.events import Epoch
+
+LARGEST = 1e12
+"""No number of history.csv is larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,7 @@ def report_events(
     read = _read(runs.newest() if run is None else Path(run))
     place = read.place / runs.REPORT if out is None else Path(out)
     refuse_occupied(place, replace=runs.REPORT_FILES)
+    _refuse_others(place)
     refuse_unwritable(place)
     if read.parts is not None:
         runs.refuse_among_photos(place, read.folder)
@@ -135,7 +140,7 @@ def report_events(
     remove_staged(place)  # what a report that was killed has left
     with new_folder(place, replace=runs.REPORT_FILES) as staged:
         write_text(staged / "report.html", report.html)
-        write_text(staged / "report.json", runs.as_json(report.data))
+        write_text(staged / "report.json", _strict(report.data))
         for name, png in report.figures.items():
             write_bytes(staged / name, png)
     return Reported(
@@ -146,6 +151,22 @@ def report_events(
         broken=tuple(
             f"{one['part']} of {one['package']}: {one['reason']}" for one in report.data["broken"]
         ),
+    )
+
+
+def _refuse_others(place: Path) -> None:
+    """Raise `RunFolderError` for files with the names of a report that no report was written to."""
+    if not place.is_dir() or not any(place.iterdir()):
+        return
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = runs.read_json(place / "report.json")
+        if isinstance(found, dict) and "report" in found:
+            return
+    raise RunFolderError(
+        f"{place} is there already",
+        found="files, and no report.json of a report among them",
+        expected="a new or empty folder, or a report to replace",
+        do="choose another place",
     )
 
 
@@ -182,10 +203,15 @@ def _read(run: Path) -> _Run:
     )
 
 
+def _strict(data: Mapping[str, Any]) -> str:
+    """JSON that every reader takes: a name that is no UTF-8 is escaped, and NaN is an error."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
 def _json(path: Path) -> Mapping[str, Any]:
     """What a file of the run folder says; nothing where it is not there."""
     try:
-        found = json.loads(path.read_bytes())
+        found = runs.read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
@@ -380,7 +406,7 @@ def _history(table: Path) -> tuple[Epoch, ...]:
     kinds = get_type_hints(Epoch)
     try:
         text = table.read_text(encoding="utf-8")
-        return tuple(
+        rows = tuple(
             Epoch(**{name: kinds[name](one[name]) for name in kinds})
             for one in csv.DictReader(io.StringIO(text))
         )
@@ -388,6 +414,12 @@ def _history(table: Path) -> tuple[Epoch, ...]:
         return ()
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise _spoilt(table, briefly(error)) from error
+    # A loss may be no number; none of these is as large.
+    large = {name for row in rows for name, one in vars(row).items() if LARGEST < abs(one) < inf}
+    large |= {"rate" for row in rows if not isfinite(row.rate)}
+    if large:
+        raise _spoilt(table, f"{few(sorted(large))} beyond what a fit can reach")
+    return rows
 
 
 def _command(read: _Run) -> str:

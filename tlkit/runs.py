@@ -76,8 +76,8 @@ def numbered(folder: Path, backbone: str) -> Iterator[Path]:
 def fit_of(run: Path) -> str | None:
     """Which fit has left a run folder; None where that cannot be told."""
     try:
-        fit = json.loads((run / OPTIONS).read_bytes())["fit"]
-    except (OSError, ValueError, LookupError, TypeError):
+        fit = read_json(run / OPTIONS)["fit"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return fit if isinstance(fit, str) else None
 
@@ -200,6 +200,14 @@ def as_json(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
+def read_json(path: Path) -> Any:
+    """What `as_json` has written, names of files that are no UTF-8 included.
+
+    Raises `OSError`, `ValueError`, `RecursionError`.
+    """
+    return json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Told:
     """What heads made of N images that they had not learnt from, as a run folder has it."""
@@ -223,8 +231,8 @@ def as_told(told: Told) -> str:
 def read_told(table: Path) -> Told:
     """From validation.csv, or out-of-fold.csv. Raises `RunFolderError`."""
     try:
-        with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
+        text = table.read_bytes().decode("utf-8", "surrogateescape")
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
         first = 3 if header[2:3] == ["fold"] else 2
         classes = tuple(one.removeprefix("probability_") for one in header[first:])
         told = Told(
@@ -233,7 +241,7 @@ def read_told(table: Path) -> Told:
             labels=np.array([classes.index(row[1]) for row in rows], dtype=np.int64),
             probabilities=np.array([row[first:] for row in rows], dtype=np.float64),
         )
-        fault = _fault(told)
+        fault = _fault(told) if text.endswith("\n") else "a last line that does not end"
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise _not_told(table, briefly(error)) from error
     if fault:
@@ -247,7 +255,14 @@ def _fault(told: Told) -> str:
         return "no image"
     if told.probabilities.shape != (len(told.files), len(told.classes)):
         return "rows of different lengths"
-    return "" if np.isfinite(told.probabilities).all() else "numbers that are none"
+    if len(set(told.files)) < len(told.files):
+        return "an image twice"
+    rows = told.probabilities
+    # Of NaN, none is true.
+    within = ((rows >= 0) & (rows <= 1 + 1e-6)).all()
+    if not (within and (np.abs(rows.sum(axis=1) - 1) <= 1e-6).all()):
+        return "rows that are no probabilities: each is 0 or more, and together they are 1"
+    return ""
 
 
 def _not_told(table: Path, found: str) -> RunFolderError:

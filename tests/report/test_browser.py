@@ -129,13 +129,13 @@ def test_it_fits_every_width(opened, width):
 
 def test_classes_are_sorted_by_a_column(opened):
     page = opened()
-    names = page.locator("#classes tbody th")
+    names = page.locator("#part-classes tbody th")
     head = page.get_by_role("button", name="recall")
     head.click()
     up = names.all_inner_texts()
-    assert page.locator("#classes th[aria-sort=ascending]").inner_text().startswith("recall")
+    assert page.locator("#part-classes th[aria-sort=ascending]").inner_text().startswith("recall")
     head.click()
-    assert page.locator("#classes th[aria-sort=descending]").count() == 1
+    assert page.locator("#part-classes th[aria-sort=descending]").count() == 1
     assert sorted(up) == sorted(names.all_inner_texts())
 
 

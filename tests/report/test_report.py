@@ -182,6 +182,15 @@ def test_a_folder_with_anything_else_is_not_replaced(run, colours, tmp_path):
         tlkit.write_report(run, out=colours / "report", folder=colours)
 
 
+@pytest.mark.parametrize("name", ["report.html", "figure-1.png", "report.json"])
+def test_what_only_looks_like_a_report_is_not_replaced(run, tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("{}")
+    with pytest.raises(RunFolderError, match="is there already"):
+        tlkit.write_report(run, out=tmp_path / "mine", maps=False, check=False)
+    assert (tmp_path / "mine" / name).read_text() == "{}"
+
+
 def test_a_run_with_a_report_can_be_fitted_anew(colours, tmp_path):
     first = tlkit.fit(colours, backbone="tiny", out=tmp_path / "run")
     tlkit.write_report(first.run)
@@ -196,6 +205,8 @@ def test_without_a_test_part_it_is_what_the_fit_has_written_down(validated):
     assert told["summary"]["judged_by_fit"] is True
     assert told["summary"]["of_fit"] == told["summary"]["images"]
     assert "the fit had itself" not in done.page.read_text()
+    assert done.page.read_text().count("learnt from these images too") == 1
+    assert "the temperature was learnt from them too" in done.page.read_text()
     for name in ("images", "accuracy", "loss", "brier", "calibration_error"):
         assert told["summary"][name] == pytest.approx(recorded[name]), name
     assert "data:image/jpeg" in done.page.read_text()
@@ -269,11 +280,14 @@ def test_folds_are_told_by_the_heads_that_had_not_learnt(colours, tmp_path):
         ("history.csv", "number,rate\n1,2\n"),
         ("validation.csv", "path,class\n"),
         ("validation.csv", "path,class,probability_red\nx,red,much\n"),
+        ("history.csv", None),
     ],
 )
 def test_a_run_folder_that_was_spoilt_is_one_error(validated, tmp_path, name, text):
     spoilt = tmp_path / "run"
     shutil.copytree(validated, spoilt, ignore=shutil.ignore_patterns("report"))
+    if text is None:
+        text = re.sub(r"(?m)^(\d+),[^,]+", r"\1,inf", (spoilt / name).read_text())
     (spoilt / name).write_text(text)
     with pytest.raises(RunFolderError, match=re.escape(name)):
         tlkit.write_report(spoilt)
@@ -284,10 +298,10 @@ def test_a_path_out_of_the_folder_is_not_followed(validated, colours, tmp_path):
     spoilt = tmp_path / "run"
     shutil.copytree(validated, spoilt, ignore=shutil.ignore_patterns("report"))
     lines = (spoilt / "validation.csv").read_text().splitlines()
-    secret = tmp_path / "secret.png"
-    shutil.copy(next(colours.rglob("*.png")), secret)
-    rows = [re.sub(r"^[^,]+", str(secret), one) for one in lines[1:]]
-    (spoilt / "validation.csv").write_text("\n".join([lines[0], *rows]))
+    secret = tmp_path / "secret"
+    shutil.copytree(colours, secret)
+    rows = [f"{secret}/{one}" for one in lines[1:]]
+    (spoilt / "validation.csv").write_text("\n".join([lines[0], *rows, ""]))
     assert "data:image/jpeg" not in tlkit.write_report(spoilt).page.read_text()
 
 
@@ -298,6 +312,34 @@ def test_metrics_that_somebody_edited_are_left_out(validated, tmp_path):
     done = tlkit.write_report(edited)
     told = strict((done.folder / "report.json").read_text())
     assert told["parts"]["summary"]["recorded"] == {}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "x",
+        [1],
+        {"accuracy": {"mean": "<b>", "std": 0, "min": 0, "max": 0}},
+        {"accuracy": {"mean": float("nan"), "std": 0, "min": 0, "max": 0}},
+        {"accuracy": {"mean": 10**400, "std": 0, "min": 0, "max": 0}},
+        {"loss": {}},
+    ],
+)
+def test_spreads_over_folds_that_somebody_edited_are_left_out(drawn, found):
+    edited = {"over_folds": found, "validation": {"images": 10**400, "accuracy_95": [0, 1]}}
+    summary = written(drawn(6, 3, recorded=edited)).data["parts"]["summary"]
+    assert summary["over_folds"] is None
+    assert summary["recorded"] == {}
+
+
+def test_names_that_are_no_text_are_escaped_in_the_json(validated, tmp_path):
+    odd = tmp_path / "run"
+    shutil.copytree(validated, odd, ignore=shutil.ignore_patterns("report"))
+    told = json.loads((odd / "options.json").read_text()) | {"given": {"head": "\ud800"}}
+    (odd / "options.json").write_text(json.dumps(told))
+    done = tlkit.write_report(odd, maps=False, check=False)
+    report = strict((done.folder / "report.json").read_text(encoding="ascii"))
+    assert "\ud800" in report["parts"]["origin"]["command"]
 
 
 def test_a_thousand_classes_are_a_picture_and_the_largest_confusions(drawn):

@@ -40,12 +40,22 @@ def test_a_part_of_a_package_is_on_the_page_in_the_json_and_beside_them(install,
             figures={"": PNG, "more": PNG}))""",
     )
     report = written(small)
-    assert '<section id="images" aria-labelledby="images-title">' in report.html
+    assert '<section id="part-images" aria-labelledby="part-images-title">' in report.html
     assert "&lt;i&gt;3&lt;/i&gt;" in report.html
     assert "by zz-report 1.0" in report.html
     assert report.data["parts"]["images"] == {"text": "<i>3</i>"}
     assert {"figure-images.png", "figure-images-more.png"} < report.figures.keys()
     assert report.data["broken"] == []
+
+
+def test_text_that_is_none_is_escaped_on_the_page(install, small):
+    install(
+        "zz-report",
+        odd='part("odd", lambda s: Made(data={"text": "\\ud800"}), "<p>{{ data.text }}")',
+    )
+    report = written(small)
+    assert report.data["broken"] == []
+    assert r"<p>\ud800" in report.html.encode().decode()
 
 
 def test_a_part_with_nothing_to_tell_is_left_out(install, small):
@@ -65,6 +75,9 @@ BROKEN = {
     "nan": ('part("nan", lambda s: Made(data={"text": float("nan")}))', "ValueError"),
     "arrays": ('part("arrays", lambda s: Made(data={"text": s.labels}))', "TypeError"),
     "large": ('part("large", lambda s: Made(data={"text": ""}), "x" * 2**21)', "too large"),
+    "full": ('part("full", lambda s: Made(data={"text": "x" * 2**21}), "")', "too large"),
+    "leaves": ('part("leaves", lambda s: Made(data={}), "</section>")', "beyond its section"),
+    "meta": ("""part("meta", lambda s: Made(data={}), '<META http-equiv="refresh">')""", "meta"),
     "jpeg": (
         'part("jpeg", lambda s: Made(data={"text": ""}, figures={"": b"JFIF"}))',
         "figure-jpeg.png",

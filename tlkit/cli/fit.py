@@ -98,13 +98,15 @@ def command(
 
 def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) -> None:
     """What comes when the run folder is there."""
+    if result.bad:
+        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
     if report:
         from tlkit.artifact import needs_file
         from tlkit.cli.report import tell
 
+        # Last: where it fails, all of the fit has been told.
         tell(result.run, weights=options.weights if needs_file(result.card) else "")
     if result.bad:
-        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
         sys.exit(1)
 
 

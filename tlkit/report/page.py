@@ -29,6 +29,10 @@ LARGEST_PART = 1 << 20
 """Bytes of the page for a part of another package, and four times that for all of them."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
+TAG = re.compile(r"<(/?[a-z]+)", re.IGNORECASE)
+ACTIVE = frozenset({"meta", "base", "script", "iframe", "object", "embed", "link"})
+"""Elements that a stranger's part may not have: they act on the page around it."""
+
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
@@ -148,13 +152,22 @@ def _asked(
 
 def _must_fit(part: Part, made: Made, section: _Section, room: int) -> None:
     """Raise where a stranger's part would break the page, or report.json, for the others."""
-    json.dumps(made.data, allow_nan=False)
-    size = len(section.html.encode("utf-8", "replace"))
+    size = max(
+        len(json.dumps(made.data, allow_nan=False)), len(section.html.encode("utf-8", "replace"))
+    )
     if size > room:
         raise PluginError(
             f"the part '{part.name}' is too large",
-            found=f"{size:,} bytes of page",
+            found=f"{size:,} bytes of page, or of report.json",
             expected=f"at most {room:,}",
+            do="tell its author",
+        )
+    tags = [one.lower() for one in TAG.findall(section.html)]
+    if ACTIVE & set(tags) or tags.count("section") != tags.count("/section"):
+        raise PluginError(
+            f"the part '{part.name}' reaches beyond its section",
+            found=", ".join(sorted(ACTIVE & set(tags))) or "sections that are not closed, or twice",
+            expected=f"HTML without {', '.join(sorted(ACTIVE))}",
             do="tell its author",
         )
 
@@ -180,6 +193,7 @@ def _section(part: Part, made: Made, *, source: str = "") -> _Section:
     else:
         template = environment().from_string(part.template)
     html = template.render(data=made.data, show=made.show)
+    html = html.encode("utf-8", "backslashreplace").decode("utf-8")
     return _Section(name=part.name, title=part.title, html=html, source=source)
 
 

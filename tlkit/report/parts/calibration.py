@@ -37,7 +37,7 @@ def calibration(subject: Subject) -> Made:
     }
     return Made(
         data=data,
-        show={"chart": _chart(after, before), "bins": BINS},
+        show={"chart": _chart(after, before), "bins": BINS, "own": subject.judged_by_fit},
         figures={"": plotted(after, before)},
     )
 

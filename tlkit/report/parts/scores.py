@@ -43,7 +43,7 @@ def summary(subject: Subject) -> Made:
         "absent": list(scores.absent),
         "unreadable": list(scores.unreadable),
         "recorded": recorded,
-        "over_folds": subject.recorded.get("over_folds"),
+        "over_folds": _over_folds(subject.recorded.get("over_folds")),
     }
     return Made(data=data, show={"classes": len(subject.classes)})
 
@@ -60,11 +60,32 @@ def _recorded(metrics: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     if not isinstance(found, Mapping):
         return None
     low_high = found.get("accuracy_95")
-    numbers = [found.get("images"), found.get("accuracy")]
-    numbers += low_high if isinstance(low_high, list) and len(low_high) == 2 else [None]
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+    shares = [found.get("accuracy")]
+    shares += low_high if isinstance(low_high, list) and len(low_high) == 2 else [None]
+    if not (_is_number(found.get("images"), 1e15) and all(_is_number(one, 1) for one in shares)):
         return None
     return {name: found[name] for name in ("images", "accuracy", "accuracy_95")}
+
+
+def _over_folds(found: object) -> Mapping[str, Any] | None:
+    """The same of a cross-validation's spreads."""
+    if not isinstance(found, Mapping) or "accuracy" not in found:
+        return None
+    kept = {}
+    for name, one in found.items():
+        numbers = one.values() if isinstance(one, Mapping) and set(one) == SPREAD else [None]
+        if not all(_is_number(value, 1e15 if name == "loss" else 1) for value in numbers):
+            return None
+        kept[name] = dict(one)
+    return kept
+
+
+SPREAD = {"mean", "std", "min", "max"}
+
+
+def _is_number(found: object, most: float) -> bool:
+    """Whether it is one from 0 to `most`; true and false are none, and neither is NaN."""
+    return isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found <= most
 
 
 def classes(subject: Subject) -> Made:
