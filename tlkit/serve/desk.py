@@ -134,11 +134,12 @@ class Desk:
         self._waiting.put(_Chore(work=work, answer=answer))
         return answer
 
-    def close(self) -> None:
-        """Answer what was read, and end."""
-        self._readers.shutdown(wait=True, cancel_futures=True)
-        self._waiting.put(None)
-        self._thread.join()
+    def close(self, *, wait: bool = True) -> None:
+        """Answer what was read, and end; without `wait` with the process, whatever is open."""
+        self._readers.shutdown(wait=wait, cancel_futures=True)
+        if wait:
+            self._waiting.put(None)
+            self._thread.join()
 
     def _read(
         self,
