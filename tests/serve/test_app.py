@@ -178,6 +178,11 @@ def test_health_and_metrics_tell_what_was_done(client, start, photos, send, tmp_
     assert "tlkit_waiting_requests 0.0" in told
 
 
+@pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready"])
+def test_what_watches_may_ask_for_the_head_alone(client, path):
+    assert client().head(path).status_code == 200
+
+
 def test_a_server_that_is_stopping_is_not_ready(start, photos, send):
     served = start()
     asked = TestClient(app_of(served), base_url="http://localhost")

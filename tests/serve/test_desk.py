@@ -183,6 +183,12 @@ def test_who_is_told_of_the_images_cannot_take_an_answer_away(start, photos, cap
     assert served.desk._room._taken == 0
 
 
+def test_few_read_at_once_unless_more_are_named(start, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert start().desk._readers._max_workers == 4
+    assert start({"workers": 9}).desk._readers._max_workers == 9
+
+
 def test_what_cannot_be_read_takes_no_place(start, photos):
     served = start()
     bad = served.desk.predict("none", Path("a.png"), b"none").result(timeout=30)

@@ -81,6 +81,25 @@ def test_what_is_under_way_is_answered_before_it_leaves(process, loopback, photo
     assert "Traceback" not in said
 
 
+def test_a_second_interrupt_gives_up_what_is_under_way(process, loopback, photos):
+    one, place = process("--gather-ms", "1000")
+    host, port = place.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as begun:  # a body that does not come
+        begun.sendall(
+            b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        )
+        while b"tlkit_waiting_requests 1.0" not in httpx.get(f"{place}/metrics").content:
+            pass
+        one.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            one.wait(timeout=0.5)
+        one.send_signal(signal.SIGINT)
+        _, said = one.communicate(timeout=30)
+    assert "were given up" in said
+    assert "every request was answered" not in said
+
+
 def test_a_port_that_is_taken_is_refused():
     with (
         socket.create_server(("127.0.0.1", 0)) as other,

@@ -55,8 +55,9 @@ def command(
             classifier, options = asked(named, weights, options, tell)
         served = service(classifier, options, serving, token)
         click.echo(f"tlkit serves {served.about().head} at {address_of(place)}  (Ctrl-C ends it)")
-        listen(served, place)
-    click.echo("every request was answered; ended", err=True)
+        waited = listen(served, place)
+    said = "every request was answered" if waited else "requests under way were given up"
+    click.echo(f"{said}; ended", err=True)
 
 
 def _must_be_installed() -> None:

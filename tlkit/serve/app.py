@@ -252,6 +252,7 @@ def app_of(served: Service) -> ASGIApp:
     api.include_router(_questions(served))
     api.include_router(_states(served))
 
+    @api.head("/", include_in_schema=False)
     @api.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
@@ -318,11 +319,13 @@ def _states(served: Service) -> APIRouter:
         """What is served: classes, policies, limits."""
         return served.about()
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live", responses=problems.described(400, 403))
     async def live() -> Health:
         """Whether the server runs."""
         return Health(ok=True)
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready", responses=problems.described(400, 403, 503))
     async def ready() -> Health:
         """Whether questions are answered."""

@@ -31,6 +31,9 @@ from tlkit.report.explain import PX, Explainer, picture
 MOST_DECODED = 256 * 2**20
 """Bytes of decoded images that may wait for the network."""
 
+MOST_READERS = 4
+"""Where no number is named: each may hold an image of `most_pixels` several times over."""
+
 log = logging.getLogger("tlkit")
 
 T = TypeVar("T")
@@ -83,7 +86,8 @@ class Desk:
         self._room = _Room(MOST_DECODED)
         self._waiting: queue.SimpleQueue[_Image | _Chore | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(
-            options.workers or os.cpu_count() or 1, thread_name_prefix="tlkit-read"
+            options.workers or min(MOST_READERS, os.cpu_count() or 1),
+            thread_name_prefix="tlkit-read",
         )
         self._thread = threading.Thread(target=self._work, name="tlkit-desk", daemon=True)
         self._thread.start()
@@ -134,11 +138,12 @@ class Desk:
         self._waiting.put(_Chore(work=work, answer=answer))
         return answer
 
-    def close(self) -> None:
-        """Answer what was read, and end."""
-        self._readers.shutdown(wait=True, cancel_futures=True)
-        self._waiting.put(None)
-        self._thread.join()
+    def close(self, *, wait: bool = True) -> None:
+        """Answer what was read, and end; without `wait` with the process, whatever is open."""
+        self._readers.shutdown(wait=wait, cancel_futures=True)
+        if wait:
+            self._waiting.put(None)
+            self._thread.join()
 
     def _read(
         self,

@@ -43,8 +43,8 @@ def address_of(place: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(served: Service, place: socket.socket) -> None:
-    """Answer until a signal comes."""
+def listen(served: Service, place: socket.socket) -> bool:
+    """Answer until a signal comes. Whether what was under way was then waited for."""
     config = uvicorn.Config(
         app_of(served),
         lifespan="off",
@@ -53,11 +53,13 @@ def listen(served: Service, place: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(served.serving.timeout) + 1,
     )
+    server = uvicorn.Server(config)
     try:
         with _signals():
-            uvicorn.Server(config).run(sockets=[place])
+            server.run(sockets=[place])
     finally:
-        served.desk.close()
+        served.desk.close(wait=not server.force_exit)
+    return not server.force_exit
 
 
 @contextlib.contextmanager
