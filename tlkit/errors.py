@@ -27,6 +27,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -108,6 +109,9 @@ class RunFolderError(TlkitError):
 
 class FitEnded(RunFolderError):
     """The fit that was to go on has ended: its run folder is there and whole."""
+
+    run: Path | None = None
+    """The run folder."""
 
 
 class DiskError(TlkitError):

@@ -161,7 +161,6 @@ def _ended(result: FitResult | FoldsResult) -> Ended:
         parts = {"out_of_fold": result.out_of_fold, "test": result.test}
     else:
         parts = {"validation": result.validation, "test": result.test}
-    text = (result.run / runs.OPTIONS).read_text(encoding="utf-8", errors="surrogateescape")
     return Ended(
         how="finished",
         scores={
@@ -170,7 +169,7 @@ def _ended(result: FitResult | FoldsResult) -> Ended:
             if one is not None
             for name in TRACKED
         },
-        options=json.loads(text).get("auto", {}),
+        options=runs.read_json(result.run / runs.OPTIONS).get("auto", {}),
         run=result.run,
     )
 
@@ -245,12 +244,14 @@ def _refuse_ended(where: Iterable[Path], fit: Mapping[str, Any]) -> None:
         with runs.held(run), contextlib.suppress(RunFolderError):
             # Those of another fit, which is to replace it, are not these and stay.
             Checkpoints(runs.checkpoint_of(run), fit, resume=True).clear()
-        raise FitEnded(
+        ended = FitEnded(
             f"{run} is there: this fit has ended",
             found="the run folder of the same command, images and versions",
             expected="a fit that was interrupted",
             do="use its head; without --resume, and with another --out, it is done once more",
         )
+        ended.run = run
+        raise ended
 
 
 FILES = ("augment", "weights")

@@ -93,3 +93,12 @@ def test_a_fit_on_a_weight_file_reports_without_being_told_of_it_again(run, part
     assert (tmp_path / "run" / "report" / "report.html").exists()
     assert run("report", "run").exit_code == 2
     assert run("report", "run", "--weights", "own.safetensors").exit_code == 0
+
+
+def test_a_fit_that_has_ended_is_reported_when_it_is_asked_for_again(run, parted, tmp_path):
+    words = ("fit", parted, "--backbone", "tiny", "--out", tmp_path / "made", "--resume")
+    assert run(*words).exit_code == 0
+    again = run(*words, "--report")
+    assert again.exit_code == 0, again.output
+    assert "has ended" in again.stderr
+    assert (tmp_path / "made" / "report" / "report.html").is_file()

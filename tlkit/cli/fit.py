@@ -11,6 +11,8 @@ from tlkit.cli.flags import flags_for
 from tlkit.options import FitOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tlkit.fitting import FitResult
     from tlkit.folds import FoldsResult, Spread
     from tlkit.train.events import Epoch, FoldScore
@@ -85,6 +87,8 @@ def command(
         except FitEnded as error:
             # As good as ended now: a command that is given until it succeeds must end some day.
             click.echo(str(error), err=True)
+            if report and error.run is not None:
+                _report(error.run, options)
             return
         except KeyboardInterrupt:
             click.echo("the same command with --resume goes on from here", err=True)
@@ -101,13 +105,19 @@ def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) 
     if result.bad:
         click.echo(f"images that could not be read: {len(result.bad)}", err=True)
     if report:
-        from tlkit.artifact import needs_file
-        from tlkit.cli.report import tell
-
-        # Last: where it fails, all of the fit has been told.
-        tell(result.run, weights=options.weights if needs_file(result.card) else "")
+        _report(result.run, options)  # last: where it fails, all of the fit has been told
     if result.bad:
         sys.exit(1)
+
+
+def _report(run: Path, options: FitOptions) -> None:
+    """What `tlkit report` does."""
+    from tlkit.artifact import needs_file, read_card
+    from tlkit.cli.report import tell
+    from tlkit.runs import heads_in
+
+    card = read_card(heads_in(run)[0])
+    tell(run, weights=options.weights if needs_file(card) else "")
 
 
 def _one(result: FitResult, options: FitOptions) -> None:

@@ -213,7 +213,7 @@ def _folder_of_fit(head: Head) -> Path | None:
     if options is None:
         return None
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        folder = Path(json.loads(options.read_bytes())["folder"])
+        folder = Path(runs.read_json(options)["folder"])
         if folder.is_dir():
             return folder
     return None
