@@ -303,7 +303,7 @@ def _must_have_head(path: Path, card: Card, name: str) -> None:
             path, f"a head of a package that cannot be: {distribution}", "the name of a package",
             "do not trust it: it was put together by hand",
         )  # fmt: skip
-    found = HEADS.found(name) if name in HEADS else None
+    found = HEADS.found(name)
     version = card.versions.get(distribution)
     if found is None or found.version != version:
         there = "not installed" if found is None else f"installed in version {found.version}"

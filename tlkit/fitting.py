@@ -200,15 +200,10 @@ def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, An
         **{
             f"version of the plugin {name}": one
             for name, one in _of_packages(
-                [chosen.found, HEADS.found(options.head), _preset(options.augment)]
+                [chosen.found, HEADS.found(options.head), PRESETS.found(options.augment)]
             ).items()
         },
     }
-
-
-def _preset(augment: str) -> Found | None:
-    """Where an augmentation preset is from, if it is of a package."""
-    return PRESETS.found(augment) if augment in PRESETS else None
 
 
 def _of_packages(found: Iterable[Found | None]) -> dict[str, str]:

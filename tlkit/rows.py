@@ -1,4 +1,4 @@
-"""Rows: tables that installed packages add to: heads, test-time policies, augmentation presets.
+"""Rows: tables that packages add to: heads, test-time policies, presets, parts of reports.
 
 In: tlkit's own rows and the name of an entry point group. Out: a mapping that holds those, and
 behind them what entry points of the group name: records of the same kind.

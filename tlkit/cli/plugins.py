@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--check", is_flag=True, help="Hold each against the contract, which takes a while.")
 def command(names: tuple[str, ...], check: bool) -> None:
-    """Show every distribution that brings backbones, heads, test-time policies or augmentation
-    presets, its version, and whether they load.
+    """Show every distribution that brings backbones, heads, test-time policies, augmentation
+    presets or parts of reports, its version, and whether they load.
 
     NAME is a distribution or what it brings, with --check also FAMILY/NAME. This imports the
     plugins; a broken one is listed with its reason and stops nothing else. With --check each is

@@ -70,7 +70,7 @@ def build(
         with torch.device("meta") if empty else contextlib.nullcontext():
             return make_head(plan.head, width, classes, plan.hidden, plan.dropout)
 
-    pick(HEADS, plan.head, "head")  # before weights are read, which may take long
+    _ = plan.kind  # an unknown one is told before weights are read, which may take long
     if weights is None:
         # A source may build a network to read its weights: its random numbers are not the caller's.
         with drawn(plan.seed, "weights"):

@@ -191,6 +191,14 @@ class Ready:
         common = self.stack.common
         return common if self.window is None else min(common, self.stack.neck)
 
+    def under(self, options: PredictOptions) -> Ready:
+        """The same heads with the views of the options. Raises `OptionError`."""
+        views = views_of(options, self.spec)
+        window = None
+        if any(view.whole for view in views):
+            window = window_of(self.heads[0].model, str(self.heads[0].path))
+        return replace(self, views=views, window=window)
+
     def started(self, engine: str, images: int, *, crops_by: Runner | None = None) -> Ready:
         """With engines for the views of so many images. Raises `OptionError`.
 
@@ -316,23 +324,19 @@ def _answer(row: NDArray[np.float64], classes: int) -> Answer:
 
 def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
     """Place H heads of one group. Raises `OptionError` for what they cannot do."""
-    spec = heads[0].model.spec
     compute = compute_on(
         options.device,
         heads[0].card.precision if options.precision == "as-fitted" else options.precision,
     )
-    views = views_of(options, spec)
     stack = stacked(heads)
     stack.place(compute)
-    window = None
-    if any(view.whole for view in views):
-        window = window_of(heads[0].model, str(heads[0].path))
-    return Ready(
+    ready = Ready(
         stack=stack,
         compute=compute,
-        views=views,
-        window=window,
+        views=(),
+        window=None,
         batch=options.batch,
-        spec=spec,
+        spec=heads[0].model.spec,
         heads=tuple(heads),
     )
+    return ready.under(options)

@@ -129,7 +129,8 @@ def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Sessio
         )
     asked = _under(options.tta, heads, options)
     check(heads, asked)
-    found = {options.tta: _session(heads, asked)}
+    first = _session(heads, asked)
+    found = {options.tta: first}
     for name in POLICIES:
         if name in found:
             continue
@@ -137,7 +138,8 @@ def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Sessio
         with contextlib.suppress(PluginError if name in POLICIES.own else TlkitError):
             own = _under(name, heads, options)
             with contextlib.suppress(OptionError):
-                found[name] = _session(heads, own)
+                ready = tuple(one.under(own) for one in first.ready)
+                found[name] = replace(first, options=own, ready=ready)
     return found
 
 
