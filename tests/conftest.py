@@ -26,6 +26,16 @@ def tiny_plugin(tmp_path_factory):
     sys.path.remove(str(site))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plain_processor():
+    """The processor has no units for bf16, whatever it has: what `auto` chooses is the same
+    everywhere, and answers are as exact as those that they are held against.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlkit.model.device._has_bf16_units", lambda device: False)
+        yield
+
+
 @pytest.fixture
 def loopback():
     """A test that asks for this may connect to servers on this machine."""

@@ -35,7 +35,9 @@ def test_published_file_gives_torchvisions_answer_to_the_same_pixels(
         expected = reference(normalised(pixels, IMAGENET_MEAN, IMAGENET_STD))
     ours = normalised(pixels, weights.input.mean, weights.input.std)
     found = logits(backbone.build(weights), ours)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    # Of the largest: processors round the sums of convolutions differently.
+    atol = 1e-4 * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=atol)
 
 
 @pytest.mark.parametrize(("backbone", "library"), BOTH, ids=["googlenet", "inception_v3"])
