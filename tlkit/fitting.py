@@ -14,6 +14,7 @@ import importlib
 import itertools
 import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import folds, split
 from tlkit.data.transforms import PRESETS
-from tlkit.errors import FitEnded, OptionError, RunFolderError, few
+from tlkit.errors import FitEnded, FolderError, OptionError, RunFolderError, few
 from tlkit.files import (
     new_folder,
     refuse_occupied,
@@ -54,6 +55,7 @@ from tlkit.metrics import Evaluation, measure
 from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, Found, choose
+from tlkit.ranks import began_again, here
 from tlkit.report.plots import confusion, curves
 from tlkit.steps import finish
 from tlkit.tracking import Begun, Ended, tracked, tracker
@@ -101,36 +103,37 @@ def fit_events(
     appears when all is done, or not at all. With `resume` a fit that was interrupted goes on where
     it was; closing the generator interrupts it. `track` is a tracker, NAME or NAME:WHERE
     (`tlkit.tracking.TRACKERS`), which is told how it goes. Raises `TlkitError`.
+
+    In processes that torchrun has started, all of them call it alike and share the work; the first
+    of them writes, and each gets the result. Where torchrun starts them again, the fit goes on.
     """
     started = time.perf_counter()
     options = FitOptions() if options is None else options
-    folder = Path(folder)
-    _refuse_early(options)
-    tell = tracker(track) if track else None
-    run = _run_folder(folder, options, out, overwrite=overwrite)
+    folder, resume = Path(folder), resume or began_again()
     replace = runs.FILES if overwrite else ()
-    if not resume:
-        refuse_occupied(run, replace=replace)
-    runs.refuse_among_photos(run, folder)
-    chosen = choose(options.backbone)
-    _import_ahead("scipy.optimize", "matplotlib.figure")
-    parts = scan_parts(folder)
-    if parts.val is not None and not options.folds:
-        options.refuse(["val_fraction"], "a folder without a val part of its own")
+    with here().first_before_others():
+        _refuse_early(options)
+        tell = tracker(track) if track and here().first else None
+        run = _run_folder(folder, options, out, overwrite=overwrite)
+        if not resume and here().first:
+            refuse_occupied(run, replace=replace)
+        runs.refuse_among_photos(run, folder)
+        chosen = choose(options.backbone)
+        _import_ahead("scipy.optimize", "matplotlib.figure")
+        parts = scan_parts(folder)
+        if parts.val is not None and not options.folds:
+            options.refuse(["val_fraction"], "a folder without a val part of its own")
+    run = here().agree(run)
+    _refuse_different(parts)
     yield from _about(parts)
     for doubt in brief(parts):
         yield Note(text=f"{doubt} (tlkit check {folder} lists them)")
     fit = _identity(options, chosen, parts)
-    if resume:
-        if not overwrite:
-            numbered = runs.numbered(folder, options.backbone)
-            where = itertools.takewhile(Path.exists, numbered) if out is None else [run]
-            _refuse_ended(where, fit)
-        refuse_occupied(run, replace=replace)
-    refuse_unwritable(run)
-    with runs.held(run):
-        checkpoints = Checkpoints(runs.checkpoint_of(run), fit, resume=resume)
-        place = _Place(run, replace, checkpoints, _told(fit))
+    if resume and (began_again() or not overwrite):
+        numbered = runs.numbered(folder, options.backbone)
+        where = itertools.takewhile(Path.exists, numbered) if out is None else [run]
+        _refuse_ended(where, fit)
+    with _made(run, replace, fit, resume=resume) as place:
         if not resume and place.checkpoints.there:
             yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
             place.checkpoints.clear_files()
@@ -145,6 +148,42 @@ def fit_events(
     return dataclasses.replace(result, wall_s=time.perf_counter() - started)
 
 
+@contextlib.contextmanager
+def _made(
+    run: Path, replace: Collection[str], fit: dict[str, Any], *, resume: bool
+) -> Iterator[_Place]:
+    """The place of a run folder that this process makes; of several processes the first does.
+
+    The others read and write nothing there.
+    """
+    with contextlib.ExitStack() as stack:
+        if here().first:
+            refuse_occupied(run, replace=replace)
+            refuse_unwritable(run)
+            stack.enter_context(runs.held(run))
+            folder = runs.checkpoint_of(run)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
+        yield _Place(run, replace, Checkpoints(folder, fit, resume=resume), _told(fit))
+
+
+def _refuse_different(parts: Parts) -> None:
+    """Raise `FolderError` where the processes do not see the same images."""
+    seen = here().gather(
+        [(name, one.classes, sha256_of("\0".join(one.files))) for name, one in parts.named.items()]
+        if here().several
+        else []
+    )
+    others = [number for number, one in enumerate(seen) if one != seen[0]]
+    if others:
+        raise FolderError(
+            f"the processes see different images in {parts.train.root}",
+            found=f"other names in the process {others[0]} than in the first",
+            expected="the same folder on every machine",
+            do="copy or mount it alike",
+        )
+
+
 def _kept(
     folder: Path, options: FitOptions, chosen: Chosen, parts: Parts, place: _Place
 ) -> Generator[Event, None, FitResult | FoldsResult]:
@@ -152,6 +191,7 @@ def _kept(
     fit_one = _cross if options.folds else _single
     result: FitResult | FoldsResult = yield from fit_one(folder, options, chosen, parts, place)
     place.checkpoints.clear()
+    here().wait()  # no process ends before the run folder is there
     return result
 
 
@@ -233,12 +273,12 @@ def _refuse_ended(where: Iterable[Path], fit: Mapping[str, Any]) -> None:
     A process can be killed when its run folder is there and nothing of it has been told.
     """
     told = _told(fit)
-    for run in where:
-        if runs.fit_of(run) != told:
-            continue
-        with runs.held(run), contextlib.suppress(RunFolderError):
-            # Those of another fit, which is to replace it, are not these and stay.
-            Checkpoints(runs.checkpoint_of(run), fit, resume=True).clear()
+    run = here().agree(next((one for one in where if runs.fit_of(one) == told), None))
+    if run is not None:
+        if here().first:
+            with runs.held(run), contextlib.suppress(RunFolderError):
+                # Those of another fit, which is to replace it, are not these and stay.
+                Checkpoints(runs.checkpoint_of(run), fit, resume=True).clear()
         ended = FitEnded(
             f"{run} is there: this fit has ended",
             found="the run folder of the same command, images and versions",
@@ -269,7 +309,7 @@ def _single(
     if trained.test is not None:
         test = measure(trained.test.labels, trained.test.probabilities, parts.train.classes)
         bad += trained.test.bad
-    with new_folder(place.run, replace=place.replace) as staged:
+    with _staged(place) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         _write_options(staged, folder, options, trained, place.fit)
         _write_scores(staged, fitted, test)
@@ -327,7 +367,7 @@ def _cross(
     run = place.run
     results: list[FoldResult] = []
     tested: list[Tested] = []
-    with new_folder(run, replace=place.replace) as staged:
+    with _staged(place) as staged:
         for one in train_folds(
             options, chosen.backbone, plan, parts.train, checkpoints=place.checkpoints
         ):
@@ -359,6 +399,17 @@ def _cross(
         )
         write_scores(staged, result)
     return result
+
+
+@contextlib.contextmanager
+def _staged(place: _Place) -> Iterator[Path]:
+    """A folder that becomes the run folder; of another process than the first, nothing."""
+    if here().first:
+        with new_folder(place.run, replace=place.replace) as staged:
+            yield staged
+    else:
+        with tempfile.TemporaryDirectory(prefix="tlkit-") as nothing:
+            yield Path(nothing)
 
 
 def _import_ahead(*modules: str) -> None:

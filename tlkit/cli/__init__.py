@@ -36,7 +36,8 @@ from tlkit.cli import (
     show,
     summary,
 )
-from tlkit.errors import TlkitError
+from tlkit.errors import OptionError, TlkitError
+from tlkit.ranks import here
 
 
 def run() -> None:
@@ -88,7 +89,8 @@ class Commands(click.Group):
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="tlkit")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """From a folder of photos to a classifier you can trust, on any backbone.
 
     \b
@@ -96,6 +98,13 @@ def main() -> None:
     tlkit fit digits/                  learn
     tlkit predict photos/ --tta        use it
     """
+    if here().several and ctx.invoked_subcommand != fit.command.name:
+        raise OptionError(
+            f"tlkit {ctx.invoked_subcommand} does not share its work out",
+            found="several processes, started by torchrun",
+            expected="one; `tlkit fit` is what several can do together",
+            do="start it without torchrun",
+        )
 
 
 for _command in (

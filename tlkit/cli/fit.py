@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from tlkit import ranks
 from tlkit.cli.flags import flags_for
 from tlkit.options import FitOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tlkit.cli.show import Meter
     from tlkit.fitting import FitResult
     from tlkit.folds import FoldsResult, Spread
-    from tlkit.train.events import Epoch, FoldScore
+    from tlkit.train.events import Epoch, Event, FoldScore
 
 
-@click.command("fit")
+class InProcesses(click.Command):
+    """A command that --devices gives once more, to processes of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they are, without --devices."""
+        ctx.meta[ARGUMENTS] = [
+            one
+            for before, one in zip(["", *args], args, strict=False)
+            if "--devices" not in (before, one) and not one.startswith("--devices=")
+        ]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do it here, or have it done and end as the processes do."""
+        devices = ctx.params.pop("devices")
+        if devices and (status := _in_processes(ctx.meta[ARGUMENTS], devices)) is not None:
+            sys.exit(status)
+        return super().invoke(ctx)
+
+
+ARGUMENTS = "tlkit.cli.fit.arguments"
+
+
+@click.command("fit", cls=InProcesses)
 @click.argument("folder", type=click.Path())
 @click.option(
     "--out", metavar="DIR", help="The run folder.  [default: runs/FOLDER-BACKBONE, numbered]"
@@ -30,6 +58,12 @@ if TYPE_CHECKING:
     metavar="NAME[:WHERE]",
     default="",
     help="Tell tensorboard or mlflow how it goes.  [default: nobody]",
+)
+@click.option(
+    "--devices",
+    metavar="N",
+    default="",
+    help="Fit in N processes on this machine; all: one for each GPU.  [default: in this one]",
 )
 @click.option("--report", is_flag=True, help="Then write what `tlkit report` does.")
 @flags_for(FitOptions, into="options")
@@ -55,49 +89,100 @@ def command(
     tlkit fit cats_dogs/ --folds 10
     """
     from tlkit.cli import show
-    from tlkit.cli.interrupt import after_this_step
     from tlkit.errors import FitEnded
     from tlkit.fitting import fit_events
     from tlkit.folds import FoldsResult
-    from tlkit.steps import Tick, finish
-    from tlkit.train.events import Event, FoldScore, Note
+    from tlkit.steps import finish
 
-    note = "stopping after this step; once more stops at once"
-    with show.meter() as tell, after_this_step(note) as check:
-        before: Epoch | None = None
-
-        def each(event: Event) -> None:
-            nonlocal before
-            check()
-            if isinstance(event, Tick):
-                tell(event)
-            elif isinstance(event, Note):
-                click.echo(show.one_line(event.text), err=True)
-            elif isinstance(event, FoldScore):
-                _fold(event)
-            elif not options.folds:
-                _epoch(event, heading=before is None or event.number < before.number)
-                before = event
-
+    with show.meter() as tell, _stopping() as check:
+        told = _Told(tell, check, folds=bool(options.folds))
         events = fit_events(
             folder, options, out=out, overwrite=overwrite, resume=resume, track=track
         )
         try:
-            result = finish(events, each)
+            with _beside_others():
+                result = finish(events, told)
         except FitEnded as error:
             # As good as ended now: a command that is given until it succeeds must end some day.
-            click.echo(str(error), err=True)
-            if report and error.run is not None:
-                _report(error.run, options)
+            if ranks.here().first:
+                click.echo(str(error), err=True)
+                if report and error.run is not None:
+                    _report(error.run, options)
             return
         except KeyboardInterrupt:
             click.echo("the same command with --resume goes on from here", err=True)
             raise
+    if not ranks.here().first:
+        return
     if isinstance(result, FoldsResult):
         _folds(result)
     else:
         _one(result, options)
     _end(result, options, report=report)
+
+
+class _Told:
+    """Shows what comes in; of several processes the first does."""
+
+    def __init__(self, tell: Meter, check: Callable[[], None], *, folds: bool) -> None:
+        self._tell, self._check, self._folds = tell, check, folds
+        self._before: Epoch | None = None
+
+    def __call__(self, event: Event | FoldScore) -> None:
+        from tlkit.cli import show
+        from tlkit.steps import Tick
+        from tlkit.train.events import FoldScore, Note
+
+        self._check()
+        if not ranks.here().first:
+            return
+        if isinstance(event, Tick):
+            self._tell(event)
+        elif isinstance(event, Note):
+            click.echo(show.one_line(event.text), err=True)
+        elif isinstance(event, FoldScore):
+            _fold(event)
+        elif not self._folds:
+            before, self._before = self._before, event
+            _epoch(event, heading=before is None or event.number < before.number)
+
+
+def _in_processes(arguments: Sequence[str], devices: str) -> int | None:
+    """The status of `tlkit fit ARGUMENTS` in as many processes; None where that is this one."""
+    from tlkit.errors import OptionError
+    from tlkit.launch import launch, processes
+
+    if ranks.here().several:
+        raise OptionError(
+            "an option would be ignored",
+            found="--devices, in processes that torchrun has started",
+            expected="one of both",
+            do="leave --devices out; torchrun says how many there are",
+        )
+    count = processes(devices)
+    if count == 1:
+        return None
+    return launch(["fit", *arguments], count, tell=lambda text: click.echo(text, err=True))
+
+
+@contextlib.contextmanager
+def _beside_others() -> Iterator[None]:
+    """Where another process of the job has gone, end; who started them says what became of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not ranks.lost(error):
+            raise
+        sys.exit(ranks.LOST)
+
+
+def _stopping() -> AbstractContextManager[Callable[[], None]]:
+    """Ctrl-C: the first process stops after its step, and the others wait to be stopped by that."""
+    from tlkit.cli.interrupt import after_this_step, not_here
+
+    if not ranks.here().first:
+        return not_here()
+    return after_this_step("stopping after this step; once more stops at once")
 
 
 def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) -> None:

@@ -1,4 +1,4 @@
-"""Interrupt: Ctrl-C, once: stop after this step; twice: at once."""
+"""Interrupt: Ctrl-C, once: stop after this step; twice: at once; or not here at all."""
 
 from __future__ import annotations
 
@@ -35,5 +35,15 @@ def after_this_step(note: str) -> Iterator[Callable[[], None]]:
     before = signal.signal(signal.SIGINT, first)
     try:
         yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def not_here() -> Iterator[Callable[[], None]]:
+    """Leave it to another process of the same job, without which this one cannot go on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield lambda: None
     finally:
         signal.signal(signal.SIGINT, before)

@@ -18,6 +18,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from tlkit import ranks
 from tlkit.errors import OptionError, TlkitError
 
 log = logging.getLogger("tlkit")
@@ -112,6 +113,8 @@ def compute_on(device: str, precision: str, layout: str = "auto") -> Compute:
         precision = "bf16" if _has_bf16_units(chosen) else "fp32"
     if chosen.type == "cpu":
         _keep_memory()
+    if ranks.here().several:
+        torch.set_num_threads(ranks.cores())
     if chosen.type == "cuda":
         # Batches are of one or two shapes, each of which cuDNN tries its algorithms on once.
         torch.backends.cudnn.benchmark = True
@@ -135,6 +138,10 @@ def _device(name: str) -> torch.device:
         there += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         there.append("mps")
+    if name in ("auto", "cuda") and "cuda" in there and ranks.here().several:
+        own = torch.device("cuda", ranks.here().local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(own)
+        return own
     if name == "auto":
         return torch.device(next((one for one in ("cuda", "mps") if one in there), "cpu"))
     if name not in there:

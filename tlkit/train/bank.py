@@ -41,6 +41,7 @@ from tlkit.files import digest_of, disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
 from tlkit.model.engine import Choice, Runner, Work, choose, example_for, off_by, start, work_of
+from tlkit.ranks import here
 from tlkit.train.events import Note, Tick
 from tlkit.train.store import KEY_BYTES, Store
 from tlkit.weights import digest
@@ -146,15 +147,21 @@ class Extractor:
         for number, those in enumerate(keys):
             if not all(key in self.store for key in those):
                 first.setdefault(tuple(those), number)
+        found = here().gather(set(first))
+        missing = [number for those, number in first.items() if all(those in one for one in found)]
         bad: dict[tuple[bytes, ...], str] = {}
         try:
             yield from self._compute_rows(
-                catalog, augmentation, keys, list(first.values()), bad, what
+                catalog, augmentation, keys, _share(missing, max(1, BATCH // views)), bad, what
             )
         finally:
             self.store.settle()
             if self._keep:
                 cache.prune(keep=[self.store.folder.name])
+        for one in here().gather(dict(bad)):
+            bad |= one
+        self.store.refresh()
+        exchange(self.store, [key for those in keys if tuple(those) not in bad for key in those])
         good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
         unreadable = tuple(
             BadImage(path=catalog.root / catalog.files[number], reason=bad[tuple(those)])
@@ -174,7 +181,8 @@ class Extractor:
 
     def _digests(self, paths: Sequence[Path]) -> list[bytes]:
         with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
-            return list(pool.map(digest_of, paths))
+            own = list(pool.map(digest_of, paths[here().part(len(paths))]))
+        return [one for those in here().gather(own) for one in those]
 
     def _compute_rows(
         self,
@@ -243,9 +251,11 @@ def extractor(
     Raises `DiskError`, and what `engine.choose` raises.
     """
     keep = keep and cache.limit() > 0
-    work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], images)
+    own = -(-images // here().size)
+    work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], own)
     choice = choose(engine, compute, work)
-    held = _entry(_about(cut, compute, choice, backbone), answer) if keep else None
+    with here().first_before_others():
+        held = _entry(_about(cut, compute, choice, backbone), answer) if keep else None
     if held is not None:
         store = Store(Path(held.lock_file).parent, answer.shape[1:])
         weakref.finalize(store, cache.end, held)
@@ -262,6 +272,38 @@ def _stretches(count: int, size: int) -> list[int]:
     """
     whole, rest = divmod(count, size)
     return [size] * whole + [rest] * (rest > 0)
+
+
+def _share(missing: Sequence[int], size: int) -> Sequence[int]:
+    """Of the images to compute those that fall to this process: whole batches of one pass."""
+    own = here().part(-(-len(missing) // size))
+    return missing[own.start * size : own.stop * size]
+
+
+def exchange(store: Store, keys: Sequence[bytes]) -> None:
+    """Take in the rows of these keys that only other processes have.
+
+    Nothing is sent where the store's folder is one for all of them. A row is the same bits behind
+    it: halves of one largest number come out of their floats as they were.
+    """
+    ranks = here()
+    wanted = sorted(set().union(*ranks.gather({key for key in keys if key not in store})))
+    holds = ranks.gather([key in store for key in wanted])
+    for rank in range(ranks.size):
+        own = [
+            key
+            for key, *those in zip(wanted, *holds, strict=True)
+            if those[rank] and not any(those[:rank])
+        ]
+        step = max(1, IN_BLOCK // math.prod(store.shape))
+        for begin in range(0, len(own), step):
+            some = own[begin : begin + step]
+            places = np.array([store.place(key) for key in some]) if ranks.rank == rank else None
+            rows = ranks.agree(None if places is None else store.rows(places), of=rank)
+            lacking = [number for number, key in enumerate(some) if key not in store]
+            if rows is not None and lacking:
+                store.append([some[number] for number in lacking], rows[lacking])
+    store.settle()
 
 
 def _temporary() -> Path:

@@ -23,6 +23,7 @@ from torch import Tensor
 from tlkit.card import sha256_of
 from tlkit.errors import RunFolderError
 from tlkit.files import disk_errors, write_bytes
+from tlkit.ranks import here
 from tlkit.weights import digest
 
 KEPT = 2
@@ -128,12 +129,17 @@ class Checkpoints:
 
 
 class Keeper:
-    """The checkpoints of one training: what to go on from, and when to write the next."""
+    """The checkpoints of one training: what to go on from, and when to write the next.
+
+    Of several processes the first reads, for all, and writes: all stand at the same.
+    """
 
     def __init__(self, checkpoints: Checkpoints, training: str) -> None:
         self._checkpoints = checkpoints
         self._training = training
-        self._found: Standing | None = checkpoints.read(training)
+        self._found: Standing | None = here().agree(
+            checkpoints.read(training) if here().first else None
+        )
         self._next = time.monotonic() + EVERY_S
 
     @property
@@ -149,10 +155,12 @@ class Keeper:
     @property
     def due(self) -> bool:
         """Whether it is time for the next one."""
-        return time.monotonic() >= self._next
+        return here().first and time.monotonic() >= self._next
 
     def write(self, standing: Standing) -> None:
         """Write it now. Raises `DiskError`."""
+        if not here().first:
+            return
         began = time.monotonic()
         self._checkpoints.write(self._training, standing)
         took = time.monotonic() - began

@@ -23,6 +23,7 @@ from tlkit.data.folder import Catalog
 from tlkit.data.images import BadImage, Pixels, refuse
 from tlkit.data.pixels import Decoded
 from tlkit.data.transforms import Augmentation
+from tlkit.ranks import here
 from tlkit.train.bank import Bank, none_readable
 from tlkit.train.events import Tick
 
@@ -50,7 +51,10 @@ class Feed(Protocol):
         """What the inputs are given to."""
 
     def epoch(self, number: int, done: int = 0) -> Parts:
-        """One pass, in that epoch's order, without the first `done` batches."""
+        """One pass, in that epoch's order, without the first `done` batches.
+
+        Of each batch this process's share, which is at least one image.
+        """
 
     def paths(self, number: int, batches: range) -> list[Path]:
         """The images of these batches of an epoch."""
@@ -75,7 +79,8 @@ class BankFeed:
 
     def epoch(self, number: int, done: int = 0) -> Parts:
         view = (number - 1) % self.bank.views
-        for part in _split(self.images, self.batch, self.seed, number)[done:]:
+        for whole in _split(self.images, self.batch, self.seed, number)[done:]:
+            part = whole[here().part(len(whole))]
             yield self.bank.at(part, view), self.bank.labels[torch.from_numpy(part)]
 
     def paths(self, number: int, batches: range) -> list[Path]:
@@ -104,8 +109,11 @@ class ImageFeed:
         return len(even_parts(self.images, self.batch))
 
     def epoch(self, number: int, done: int = 0) -> Parts:
-        sizes = even_parts(len(self.catalog), self.batch)
-        order = shuffled(len(self.catalog), self.seed, number)[sum(sizes[:done]) :]
+        shares = [
+            whole[here().part(len(whole))]
+            for whole in _split(self.images, self.batch, self.seed, number)[done:]
+        ]
+        order = np.concatenate([*shares, np.empty(0, np.int64)])
         paths = self.catalog.paths
 
         def look(image: Pixels, position: int) -> Pixels:
@@ -114,7 +122,7 @@ class ImageFeed:
         for part in batches(
             [paths[i] for i in order],
             look,
-            sizes=sizes[done:],
+            sizes=[len(one) for one in shares],
             source=lambda position: self.pixels(int(order[position])),
             workers=self.workers,
         ):
@@ -186,24 +194,28 @@ def readable(
 ) -> Generator[Tick, None, tuple[Catalog, tuple[BadImage, ...]]]:
     """Decode every image once before hours are spent on them: those that can be read, and the bad.
 
-    Raises `ImageError` where none can be read.
+    Each process decodes its share. Raises `ImageError` where none can be read.
     """
-    good: list[NDArray[np.int64]] = []
     bad: list[BadImage] = []
+    gone: list[int] = []
     done = 0
     nothing = np.zeros((1, 1, 3), np.uint8)
+    share = here().part(len(catalog))
+    paths = catalog.paths[share]
     for part in batches(
-        catalog.paths,
+        paths,
         lambda image, position: nothing,
-        sizes=even_parts(len(catalog), 256),
+        sizes=even_parts(len(paths), 256),
         at_least_px=1,
         workers=workers,
     ):
-        good.append(part.index)
+        gone += [share.start + position for position in part.bad]
         bad.extend(part.bad.values())
         done += len(part.index) + len(part.bad)
-        yield Tick(what="checking images", done=done, total=len(catalog))
-    kept = np.concatenate(good)
+        yield Tick(what="checking images", done=done, total=len(paths))
+    found = here().gather((gone, bad))
+    every = [one for _, those in found for one in those]
+    kept = np.delete(np.arange(len(catalog)), [one for those, _ in found for one in those])
     if not len(kept):
-        raise none_readable(bad)
-    return catalog.take(kept), tuple(bad)
+        raise none_readable(every)
+    return catalog.take(kept), tuple(every)

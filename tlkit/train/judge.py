@@ -17,6 +17,7 @@ from tlkit.data.folder import Catalog
 from tlkit.data.pixels import Decoded
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
+from tlkit.ranks import here
 from tlkit.train.bank import Bank
 
 
@@ -96,11 +97,18 @@ def bank_outputs(module: nn.Module, compute: Compute, bank: Bank, *, batch: int 
 def image_logits(
     cut: Cut, compute: Compute, catalog: Catalog, pixels: Decoded, *, batch: int, workers: int
 ) -> Tensor:
-    """(N, C) logits of the whole model on the plain views of a catalog's images."""
+    """(N, C) logits of the whole model on the plain views of a catalog's images.
+
+    Each process computes its share of them, and gets those of all.
+    """
     spec = cut.model.spec
     cut.training(False)
+    share = here().part(len(catalog))
+    paths = catalog.paths[share]
     views = plain_views(
-        spec, catalog.paths, sizes=even_parts(len(catalog), batch), source=pixels, workers=workers,
+        spec, paths, sizes=even_parts(len(paths), batch),
+        source=lambda position: pixels(share.start + position), workers=workers,
         do="put them back: they were readable when the fit began",
     )  # fmt: skip
-    return torch.cat([compute.infer(cut.model, one).cpu() for one in views])
+    own = [compute.infer(cut.model, one).cpu() for one in views]
+    return torch.cat([one for those in here().gather(own) for one in those])

@@ -12,10 +12,11 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,14 @@ from tlkit.errors import TrainingError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute, drawn
 from tlkit.options import FitOptions
+from tlkit.ranks import here
 from tlkit.train.checkpoint import Standing
 from tlkit.train.events import Epoch, Note, Tick
 from tlkit.train.feeds import Ahead, Feed
 from tlkit.train.judge import Judge, loss_of
 from tlkit.train.mix import mix_for
 from tlkit.train.schedule import Pace
+from tlkit.train.together import learning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Loss:
     """Inputs, labels (B,) -> the mean over the batch, a scalar."""
     mass: Callable[[Tensor], float]
     """Labels (B,) -> what their mean counts beside that of another batch."""
+    apart: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """A block after which more of the same step comes: gradients of processes need not meet yet."""
 
 
 def epochs(
@@ -133,17 +138,21 @@ class Training:
         """Images of this epoch so far."""
         self.pieces = 1
         """In which a batch goes through, for the memory holds no more."""
+        # What one process drops of its images is not what another drops of its own.
+        self.draws = () if here().first else (here().rank,)
 
     def step(self, parts: list[tuple[Tensor, Tensor]], loss: Loss) -> Iterator[Note]:
         """One step on the gradients of all parts."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.pace.factor(self.steps)
         while True:
-            with drawn(self.options.seed, "step", self.steps), torch.enable_grad():
+            with drawn(self.options.seed, "step", self.steps, *self.draws), torch.enable_grad():
                 try:
-                    total = gradients(loss, in_pieces(parts, self.pieces), self.optimizer)
+                    total, images = gradients(loss, in_pieces(parts, self.pieces), self.optimizer)
                     break
                 except torch.OutOfMemoryError as error:
+                    if here().several:  # the others are in the middle of the same step
+                        raise too_large(self.options.batch) from error
                     if self.pieces >= max(len(labels) for _, labels in parts):
                         raise too_small() from error
             self.pieces *= 2
@@ -156,7 +165,7 @@ class Training:
         if self.average is not None:
             self.average.update()
         self.total += total
-        self.seen += sum(len(labels) for _, labels in parts)
+        self.seen += images
         self.batches += len(parts)
         self.steps += 1
 
@@ -278,14 +287,20 @@ def loss_for(
     class_weights: Tensor | None,
     classes: int,
 ) -> Loss:
-    """The mean loss of the module on a batch, blended with --mixup and --cutmix."""
+    """The mean loss of the module on a batch, blended with --mixup and --cutmix.
+
+    Where there are several processes, a batch is each one's share, and gradients meet.
+    """
     mix = mix_for(options, classes)
+    shared = learning(module)
 
     def mean(inputs: Tensor, labels: Tensor) -> Tensor:
         inputs, targets = compute.send(inputs), compute.send(labels)
         if mix is not None:
             inputs, targets = mix(inputs, targets)
-        return loss_of(compute.run(module, inputs), targets, class_weights, options.label_smoothing)
+        return loss_of(
+            compute.run(shared.module, inputs), targets, class_weights, options.label_smoothing
+        )
 
     def mass(labels: Tensor) -> float:
         # torch divides by the classes' weights, except where the targets are shares.
@@ -293,7 +308,7 @@ def loss_for(
             return float(len(labels))
         return float(class_weights[labels.to(class_weights.device)].sum())
 
-    return Loss(of=mean, mass=mass)
+    return Loss(of=mean, mass=mass, apart=shared.apart)
 
 
 def take_step(
@@ -303,24 +318,30 @@ def take_step(
     clip: float,
 ) -> float:
     """One step on the gradients of all parts; the sum of their images' losses."""
-    total = gradients(loss, parts, optimizer)
+    total, _ = gradients(loss, parts, optimizer)
     apply_gradients(optimizer, clip)
     return total
 
 
 def gradients(
     loss: Loss, parts: list[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer
-) -> float:
-    """Those of the mean loss over all parts, in the parameters; the sum of the images' losses."""
+) -> tuple[float, int]:
+    """Those of the mean loss over all parts, in the parameters.
+
+    Returns the sum of the images' losses and their number, of all processes.
+    """
+    ranks = here()
     masses = [loss.mass(labels) for _, labels in parts]
-    images = sum(len(labels) for _, labels in parts)
+    whole, images = ranks.sums(sum(masses), sum(len(labels) for _, labels in parts))
     total = 0.0
     optimizer.zero_grad()
-    for (inputs, labels), mass in zip(parts, masses, strict=True):
-        share = loss.of(inputs, labels) * (mass / sum(masses))
-        share.backward()
+    for number, ((inputs, labels), mass) in enumerate(zip(parts, masses, strict=True), start=1):
+        with loss.apart() if number < len(parts) else nullcontext():
+            share = loss.of(inputs, labels) * (mass / whole)
+            # The gradients of processes meet as their mean, and here their sum is wanted.
+            (share * ranks.size).backward()
         total += float(share.detach()) * images
-    return total
+    return ranks.sums(total)[0], int(images)
 
 
 def apply_gradients(optimizer: torch.optim.Optimizer, clip: float) -> None:
@@ -362,6 +383,16 @@ def diverged(options: FitOptions, where: str) -> TrainingError:
         expected="a finite loss",
         do=f"lower the rates (--lr {options.lr:g}, --backbone-lr {options.backbone_lr:g}), "
         "limit the gradients (--clip 1), or use --precision fp32",
+    )
+
+
+def too_large(batch: int) -> TrainingError:
+    """The error for a memory that does not hold a process's share of a batch."""
+    return TrainingError(
+        "the memory is too small for this batch",
+        found=f"no room for {-(-batch // here().size)} of the {batch} images of a step",
+        expected=f"room for a share of each step, in each of {here().size} processes",
+        do=f"use --batch {max(here().size, batch // 2)} --accumulate 2, which learns alike",
     )
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tlkit.errors import TlkitError
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
+from tlkit.ranks import all_cores, here
 from tlkit.train.bank import Bank
 from tlkit.train.events import Epoch
 from tlkit.train.judge import Judge
@@ -60,17 +61,20 @@ def solve(
     class_weights: Tensor | None,
     smoothing: float,
 ) -> Generator[Epoch, None, None]:
-    """Solve the head for `path` penalties; after each record the head holds that solution."""
+    """Solve the head for `path` penalties; after each record the head holds that solution.
+
+    The first process solves, on all cores of its machine; the others take what it has found.
+    """
     scale, layer = cut.model.head.get_submodule("scale"), _linear(cut)
     with torch.no_grad():
         labels = train.labels.repeat_interleave(train.views).to(compute.device)
         targets = _targets(labels, layer.out_features, class_weights, smoothing)
         layer.weight.zero_()
         layer.bias.zero_()
-        span = _span([train], scale, compute)
+        span = _span([train], scale, compute) if here().first else None
     for number, penalty in enumerate(penalties(path), start=1):
         started = time.perf_counter()
-        with torch.no_grad(), threads_for(span.numbers * layer.out_features):
+        with torch.no_grad():
             loss = _minimise(layer, span, targets, penalty)
         with threads_for(train.numbers * layer.out_features):
             val = judge()
@@ -104,9 +108,8 @@ def resolve(
         every = torch.cat(labels).to(compute.device)
         each = torch.cat(weights).to(compute.device)
         targets = _targets(every, layer.out_features, class_weights, smoothing, each)
-        span = _span(banks, scale, compute)
-        with threads_for(span.numbers * layer.out_features):
-            _minimise(layer, span, targets, penalty)
+        span = _span(banks, scale, compute) if here().first else None
+        _minimise(layer, span, targets, penalty)
 
 
 def _linear(cut: Cut) -> nn.Linear:
@@ -176,8 +179,23 @@ def _gathered(blocks: Iterator[Tensor], count: int) -> Tensor:
     return inputs
 
 
-def _minimise(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> float:
-    """Move the layer to the minimum; the mean loss there, without the penalty."""
+def _minimise(layer: nn.Linear, span: _Span | None, targets: Tensor, penalty: float) -> float:
+    """Move the layer to the minimum; the mean loss there, without the penalty.
+
+    `span` is the first process's, and None elsewhere.
+    """
+    loss = 0.0
+    if span is not None:
+        with threads_for(span.numbers * layer.out_features):
+            loss = _minimum(layer, span, targets, penalty)
+    loss, weight, bias = here().agree((loss, layer.weight.cpu(), layer.bias.cpu()))
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    return loss
+
+
+def _minimum(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> float:
+    """What `_minimise` does, here."""
     like = next(span.blocks())[:1]
     targets = targets.to(like)
     classes, width = len(layer.weight), like.shape[1]
@@ -232,7 +250,9 @@ def threads_for(products: int) -> Iterator[None]:
     `products` is the number of multiplications in the largest of them.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if products < ONE_THREAD_PRODUCTS else before)
+    # Other processes of this machine wait meanwhile.
+    many = all_cores() if here().several else before
+    torch.set_num_threads(1 if products < ONE_THREAD_PRODUCTS else many)
     try:
         # scipy's L-BFGS solves systems of a dozen numbers, at a hundred times their price in more.
         with _blas().limit(limits=1, user_api="blas"):

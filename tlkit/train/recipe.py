@@ -12,12 +12,14 @@ from pathlib import Path
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlkit.data.batches import even_parts
 from tlkit.data.transforms import PRESETS
 from tlkit.errors import OptionError, listing, pick
 from tlkit.model.assemble import Cut
 from tlkit.model.build import Plan
 from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions
+from tlkit.ranks import here
 from tlkit.train.schedule import SCHEDULES, warmup_share
 from tlkit.weights import WeightSet, is_random
 
@@ -226,6 +228,20 @@ def refuse_lone_images(options: FitOptions, cut: Cut, recipe: Recipe) -> None:
             found="--batch 1, and a BatchNorm among what is trained",
             expected="at least 2 images in a step",
             do="use --batch 2 or more, or freeze what holds the BatchNorm",
+        )
+
+
+def refuse_idle_processes(options: FitOptions, recipe: Recipe, *, images: int) -> None:
+    """Raise `OptionError` for steps of fewer images than there are processes to share them."""
+    if recipe.optimizer == "lbfgs" or not here().several:
+        return
+    fewest = min(even_parts(images, options.batch))
+    if fewest < here().size:
+        raise OptionError(
+            "there are more processes than images in a step",
+            found=f"{here().size} processes, and steps of {fewest} images",
+            expected="at least one image for each process in every step",
+            do="use a larger --batch, or fewer processes",
         )
 
 

@@ -31,6 +31,7 @@ from tlkit.model.device import Compute, compute_on
 from tlkit.model.familiar import familiar_with
 from tlkit.model.heads import Scale
 from tlkit.options import FitOptions
+from tlkit.ranks import here
 from tlkit.train.bank import Bank, Extractor, extractor
 from tlkit.train.best import Best, Kept
 from tlkit.train.checkpoint import Checkpoints, Keeper
@@ -55,6 +56,7 @@ from tlkit.train.recipe import (
     rates_in_words,
     recipe_for,
     refuse_idle,
+    refuse_idle_processes,
     refuse_lone_images,
     settle,
 )
@@ -123,8 +125,8 @@ class Course:
     """What has filled them."""
 
     def judge(self) -> Verdict:
-        """How good the model is now."""
-        return verdict(self.val_logits(), self.val_labels)
+        """How good the model is now; to all processes alike, for they go on by it."""
+        return here().agree(verdict(self.val_logits(), self.val_labels))
 
 
 def train(
@@ -354,6 +356,7 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
     stored = len(splits.train) if cut.has_bank else 0
     options = for_steps(options, scratch=scratch, stored=stored)
     refuse_lone_images(options, cut, recipe)
+    refuse_idle_processes(options, recipe, images=len(splits.train))
     return Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
 

@@ -48,11 +48,17 @@ class Store:
         self._starts: list[int] = []
         self._places: dict[bytes, int] = {}
         self._writing: _Segment | None = None
-        for keys in sorted(folder.glob("*.keys")):
-            self._open(keys)
+        self._opened: set[str] = set()
+        self.refresh()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
+
+    def refresh(self) -> None:
+        """Take in what other processes have settled since."""
+        for keys in sorted(self.folder.glob("*.keys")):
+            if keys.name not in self._opened:
+                self._open(keys)
 
     def place(self, key: bytes) -> int:
         """Where the row of a key is. Raises `KeyError`."""
@@ -124,6 +130,7 @@ class Store:
         whole = min(sizes[0] // KEY_BYTES, sizes[1] // self._kind.itemsize)
         if not whole:
             return
+        self._opened.add(keys.name)
         start = self._starts[-1] + len(self._segments[-1]) if self._segments else 0
         with rows.open("rb") as file:
             self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
