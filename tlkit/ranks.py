@@ -135,7 +135,11 @@ def all_cores() -> int:
 
 def began_again() -> bool:
     """Whether torchrun has started the processes once more, for one of them had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _starts() > 0
+
+
+def _starts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def lost(error: BaseException) -> bool:
@@ -151,7 +155,13 @@ def _join() -> None:
     from torch import distributed
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    # Where the processes were started again, torchrun's store still has the addresses of those
+    # that were there before.
+    store = distributed.PrefixStore(f"tlkit/{_starts()}", store)
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+    )
 
 
 def _cpu() -> Any:

@@ -82,17 +82,14 @@ def _batch_norm(  # noqa: PLR0913 - as torch has it
         return functional.batch_norm(
             inputs, running_mean, running_var, weight, bias, training, momentum, eps
         )
-    # Without gradients of its own: a sum over processes hands each the sum of their gradients.
-    from torch.distributed.nn.functional import all_reduce
-
     values = inputs.float()
     others = [0, *range(2, inputs.ndim)]
     shape = (1, -1, *[1] * (inputs.ndim - 2))
     count = values.new_tensor([values.numel() / values.shape[1]])
     torch.distributed.all_reduce(count)
-    mean = all_reduce(values.sum(others)) / count
+    mean = _Sum.apply(values.sum(others)) / count
     centred = values - mean.view(shape)
-    variance = all_reduce(centred.square().sum(others)) / count
+    variance = _Sum.apply(centred.square().sum(others)) / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
@@ -105,3 +102,17 @@ def _batch_norm(  # noqa: PLR0913 - as torch has it
         found = found + bias.view(shape)
     like: Tensor = found.to(inputs.dtype)
     return like
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; each gets the sum of what all of them want of it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        found = values.clone()
+        torch.distributed.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *wanted: Tensor) -> Tensor:
+        return _Sum.forward(ctx, wanted[0])
