@@ -153,12 +153,13 @@ def _join() -> None:
     """Meet the other processes."""
     import torch
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     # Where the processes were started again, torchrun's store still has the addresses of those
     # that were there before.
-    store = distributed.PrefixStore(f"tlkit/{_starts()}", store)
+    store = distributed.distributed_c10d.PrefixStore(f"tlkit/{_starts()}", store)
     distributed.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
     )

@@ -73,7 +73,8 @@ def test_other_commands_would_be_done_by_each():
 
 
 def command(tiny_plugin, *words):
-    code = f"import sys; sys.path[:0] = {[str(tiny_plugin), *sys.path]}; from tlkit.cli import run; run()"
+    path = [str(tiny_plugin), *sys.path]
+    code = f"import sys; sys.path[:0] = {path}; from tlkit.cli import run; run()"
     return [sys.executable, "-c", code, *map(str, words)]
 
 
