@@ -20,7 +20,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,17 @@ from torch import Tensor
 
 from tlkit import cache
 from tlkit.data.batches import batches
+from tlkit.data.digests import digests
 from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import ImageError, listing
-from tlkit.files import digest_of, disk_errors, write_bytes
+from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
 from tlkit.model.engine import Choice, Runner, Work, choose, example_for, off_by, start, work_of
 from tlkit.train.events import Note, Tick
-from tlkit.train.store import KEY_BYTES, Store
+from tlkit.train.store import KEY, KEY_BYTES, Store
 from tlkit.weights import digest
 
 BATCH = 32
@@ -136,68 +136,75 @@ class Extractor:
         fit. Raises `ImageError` where none can be read, `DiskError` where there is no room.
         """
         yield Tick(what=what, done=0, total=len(catalog))
-        images = self._digests(catalog.paths)
-        keys = [
-            [_key(one, augmentation.identity(number, view)) for view in range(views)]
-            for number, one in enumerate(images)
-        ]
+        keys = self._keys(catalog, augmentation, views)
         # Copies of one image, seen alike, are computed once: by the first of them.
-        first: dict[tuple[bytes, ...], int] = {}
-        for number, those in enumerate(keys):
-            if not all(key in self.store for key in those):
-                first.setdefault(tuple(those), number)
-        bad: dict[tuple[bytes, ...], str] = {}
+        missing = np.flatnonzero((self.store.find(keys) < 0).any(axis=1))
+        _, first, copies = np.unique(
+            keys[missing].view(f"V{KEY_BYTES * views}").ravel(),
+            return_index=True,
+            return_inverse=True,
+        )
+        first_of = missing[first][copies]
+        bad: dict[int, str] = {}
         try:
             yield from self._compute_rows(
-                catalog, augmentation, keys, list(first.values()), bad, what
+                catalog, augmentation, keys, np.sort(missing[first]), bad, what
             )
         finally:
             self.store.settle()
             if self._keep:
                 cache.prune(keep=[self.store.folder.name])
-        good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
+        spoilt = np.isin(first_of, list(bad))
         unreadable = tuple(
-            BadImage(path=catalog.root / catalog.files[number], reason=bad[tuple(those)])
-            for number, those in enumerate(keys)
-            if tuple(those) in bad
+            BadImage(path=catalog.paths[number], reason=bad[first])
+            for number, first in zip(
+                missing[spoilt].tolist(), first_of[spoilt].tolist(), strict=True
+            )
         )
-        if not good:
+        good = np.setdiff1d(np.arange(len(catalog)), missing[spoilt])
+        if not len(good):
             raise none_readable(unreadable)
         return Bank(
             rows=self.store.rows,
-            places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
+            places=self.store.find(keys[good]),
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
-            catalog=catalog.take(np.array(good, np.int64)),
+            catalog=catalog.take(good),
             bad=unreadable,
         )
 
-    def _digests(self, paths: Sequence[Path]) -> list[bytes]:
-        with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
-            return list(pool.map(digest_of, paths))
+    def _keys(self, catalog: Catalog, augmentation: Augmentation, views: int) -> NDArray[np.void]:
+        """(N, V)"""
+        images = digests(catalog.paths, workers=self._workers)
+        keys = np.empty((len(images), views), KEY)
+        for number, one in enumerate(images):
+            image = one.tobytes()
+            for view in range(views):
+                keys[number, view] = _key(image, augmentation.identity(number, view))
+        return keys
 
     def _compute_rows(
         self,
         catalog: Catalog,
         augmentation: Augmentation,
-        keys: Sequence[Sequence[bytes]],
-        missing: Sequence[int],
-        bad: dict[tuple[bytes, ...], str],
+        keys: NDArray[np.void],
+        missing: NDArray[np.int64],
+        bad: dict[int, str],
         what: str,
     ) -> Generator[Tick | Note, None, None]:
         """Run the frozen part over the images of these numbers; `bad` takes the unreadable ones."""
-        if not missing:
+        if not len(missing):
             yield Tick(what=what, done=len(catalog), total=len(catalog))
             return
-        views = len(keys[0])
+        views = keys.shape[1]
 
         def look(image: Pixels, position: int) -> Pixels:
-            number = missing[position]
+            number = int(missing[position])
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
         runner = self.started or (yield from self._start())
         parts = batches(
-            [catalog.root / catalog.files[number] for number in missing],
+            catalog.paths.take(missing),
             look,
             sizes=_stretches(len(missing), max(1, BATCH // views)),
             at_least_px=self.cut.model.spec.resize_px,
@@ -208,10 +215,9 @@ class Extractor:
             pairs = ((part, part.images.flatten(0, 1)) for part in parts)
             for part, rows in runner.each(pairs):
                 for position, one in part.bad.items():
-                    bad[tuple(keys[missing[position]])] = one.reason
+                    bad[int(missing[position])] = one.reason
                 if rows is not None:
-                    own = [key for position in part.index for key in keys[missing[position]]]
-                    self.store.append(own, rows)
+                    self.store.append(keys[missing[part.index]], rows)
                 done += len(part.index) + len(part.bad)
                 yield Tick(what=what, done=done, total=len(catalog))
 

@@ -106,13 +106,12 @@ class ImageFeed:
     def epoch(self, number: int, done: int = 0) -> Parts:
         sizes = even_parts(len(self.catalog), self.batch)
         order = shuffled(len(self.catalog), self.seed, number)[sum(sizes[:done]) :]
-        paths = self.catalog.paths
 
         def look(image: Pixels, position: int) -> Pixels:
             return self.augmentation.look(image, int(order[position]), number - 1)
 
         for part in batches(
-            [paths[i] for i in order],
+            self.catalog.paths.take(order),
             look,
             sizes=sizes[done:],
             source=lambda position: self.pixels(int(order[position])),
