@@ -195,10 +195,7 @@ def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, An
     return {
         **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
         "images": _state_of((name, part.paths) for name, part in parts.named.items()),
-        **{
-            f"file {path}": _state_of([("", Paths(Path(), Names.of([str(path)])))])
-            for path in files
-        },
+        **{f"file {one}": _state_of([("", Paths(Path(), Names.of([str(one)])))]) for one in files},
         **{f"version of {name}": one for name, one in versions().items()},
         **{
             f"version of the plugin {name}": one

@@ -338,8 +338,9 @@ def find_images(paths: Sequence[Path]) -> Paths:
         if os.path.isdir(path):
             tars: list[str] = []
             inside = _images_below(str(path), _Notes(), tars)
-            found += [Names.of(images_in(os.path.join(path, one))) for one in sorted(tars)]
-            if not inside and not any(map(len, found[-len(tars) :] if tars else ())):
+            packed = [Names.of(images_in(os.path.join(path, one))) for one in sorted(tars)]
+            found += packed
+            if not inside and not any(map(len, packed)):
                 faults.append(f"{path}: a folder without images")
             # Folder by folder, whatever else their names begin with.
             inside.sort(key=lambda one: one.replace("/", END))

@@ -84,7 +84,7 @@ class Shard:
         if at < len(self._order) and self.names[row := int(self._order[at])] == name:
             begin, size = self.places[row].tolist()
             return Member(path=self.path, state=self.state, begin=begin, size=size)
-        raise FileNotFoundError(2, "no such image in the shard", f"{self.path}/{name}")
+        raise _lost(2, "no such image in the shard", f"{self.path}/{name}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Member:
         """Its bytes. Raises `OSError`."""
         data = _opened(self.path, self.state).read(self.begin, self.size)
         if len(data) < self.size:
-            raise OSError(f"{self.path} ends before the image does")
+            raise _lost(5, "the shard ends before the image does", self.path)
         return data
 
 
@@ -157,12 +157,21 @@ def know(one: Shard) -> None:
     _known[one.path] = one
 
 
+class _Broken(Exception):
+    """What a tar file must not say."""
+
+
+def _lost(number: int, why: str, path: str) -> OSError:
+    """As the disk would tell it: 2 is that nothing is there, 5 that it cannot be read."""
+    return OSError(number, why, path)
+
+
 class _Headers(io.FileIO):
     """A file of which headers are read: one that claims to be huge must not fill the memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= LARGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+            raise _Broken(f"a header of {size} bytes")
         return super().read(size) or b""
 
 
@@ -196,7 +205,7 @@ def _members(file: _Headers, total: int) -> tuple[dict[str, tuple[int, int]], di
         while (one := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]
             if one.offset <= last or one.size < 0 or one.offset_data + one.size > total:
-                raise tarfile.ReadError(f"a header that leads out of the file, at {one.offset}")
+                raise _Broken(f"a header that leads out of the file, at {one.offset}")
             last = one.offset
             name = _plain(one)
             if name is None:
@@ -209,7 +218,7 @@ def _members(file: _Headers, total: int) -> tuple[dict[str, tuple[int, int]], di
         file.seek(tar.offset)
         # The reader takes a broken header for the end.
         if file.read(BLOCK) != bytes(BLOCK):
-            raise tarfile.ReadError(f"cut off or broken at byte {tar.offset:,}")
+            raise _Broken(f"cut off or broken at byte {tar.offset:,}")
     return images, labels
 
 
@@ -235,11 +244,11 @@ def _key(name: str) -> str:
 
 def _label(file: _Headers, one: tarfile.TarInfo) -> str:
     if one.size > LONGEST_LABEL:
-        raise tarfile.ReadError(f"a label of {one.size:,} bytes: {printable(one.name)}")
+        raise _Broken(f"a label of {one.size:,} bytes: {printable(one.name)}")
     file.seek(one.offset_data)
     text = file.read(one.size).decode("utf-8", "surrogateescape").strip()
     if not text or END in text or "\n" in text:
-        raise tarfile.ReadError(f"no class in {printable(one.name)}")
+        raise _Broken(f"no class in {printable(one.name)}")
     return text
 
 
