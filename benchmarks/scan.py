@@ -59,13 +59,14 @@ def listing(way: str, folder: Path) -> None:
     else:
         from tlkit.data.folder import scan as look
     before, most = memory_mb()
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     found = look(folder)
-    seconds = time.perf_counter() - began
+    seconds, cpu_s = time.perf_counter() - began[0], time.process_time() - began[1]
     after, peak = memory_mb()
     count = found if isinstance(found, int) else len(found)
     said = {
         "seconds": seconds,
+        "cpu_s": cpu_s,
         "names_per_s": count / seconds,
         "kept_mb": after - before,
         "peak_mb": max(peak - max(before, most), 0),
@@ -103,12 +104,14 @@ if __name__ == "__main__":
     for name, runs in costs.items():
         middle = {
             key: statistics.median(one.said[key] for one in runs)
-            for key in ("seconds", "names_per_s", "kept_mb", "peak_mb")
+            for key in ("seconds", "cpu_s", "names_per_s", "kept_mb", "peak_mb")
         }
         rows.append(
             [
-                name, f"{middle['seconds']:.3f}", f"{middle['names_per_s']:,.0f}",
-                f"{middle['kept_mb']:.0f}", f"{middle['peak_mb']:.0f}",
+                name, f"{middle['seconds']:.3f}", f"{middle['cpu_s']:.3f}",
+                f"{middle['names_per_s']:,.0f}", f"{middle['kept_mb']:.0f}",
+                f"{middle['peak_mb']:.0f}",
             ]
         )  # fmt: skip
-    table(["", "seconds", "names per second", "MB kept", "MB more at most"], rows)
+    header = ["", "seconds", "CPU seconds", "names per second", "MB kept", "MB more at most"]
+    table(header, rows)

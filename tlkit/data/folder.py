@@ -449,7 +449,10 @@ def _names_in(folder: str) -> tuple[list[str], list[str]]:
 def _only_images(folder: str, files: list[str], notes: _Notes) -> list[str]:
     """Those of these names that are images'; the others are noted."""
     hidden = bisect_left(files, "/") - bisect_left(files, ".")
-    tails = {one[-LONGEST:] for one in files}
+    # Mostly all end alike, and counting that costs a tenth of a look at each.
+    ending = files[0][files[0].rfind(".") :] if files else ""
+    alike = (END.join(files) + END).count(ending + END) == len(files)
+    tails = {ending} if alike else {one[-LONGEST:] for one in files}
     if not hidden and all(one[one.rfind(".") :].lower() in ENDINGS for one in tails):
         return files
     images = []
