@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tlkit.data.folder import Catalog
+from tlkit.data.names import Names
 from tlkit.train.bank import Bank
 
 
@@ -22,7 +23,7 @@ def bank_of(values: Tensor, labels: Tensor) -> Bank:
         catalog=Catalog(
             root=Path(),
             classes=tuple(str(one) for one in range(int(labels.max()) + 1)),
-            files=tuple(f"{number}.png" for number in range(count)),
+            files=Names.of(f"{number}.png" for number in range(count)),
             labels=labels.numpy(),
         ),
         bad=(),

@@ -16,7 +16,8 @@ from tlkit import runs
 from tlkit.data import quarantine
 from tlkit.data.audit import KINDS, Audit, Finding, audit
 from tlkit.data.folder import Catalog, scan_parts
-from tlkit.errors import OptionError, RunFolderError, pick
+from tlkit.data.shards import find
+from tlkit.errors import OptionError, RunFolderError, listing, pick
 from tlkit.options import CheckOptions, own_parameters, signature
 from tlkit.report.labels import suspects
 from tlkit.steps import Tick, finish
@@ -108,6 +109,13 @@ def fix(found: Audit) -> list[quarantine.Move]:
             if not path.is_symlink() and os.path.realpath(path) in linked:
                 continue  # what a link that may stay is a link to
             why.setdefault(file, f"{one.kind}: {one.about}")
+    if packed := [file for file in why if find(found.folder / file) is not None]:
+        raise OptionError(
+            "images cannot be moved out of a tar file",
+            found=listing(packed, most=5),
+            expected="files of their own",
+            do="write these shards again without them",
+        )
     return quarantine.move(found.folder, why) if why else []
 
 

@@ -37,6 +37,7 @@ from tlkit.card import Card
 from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog, Parts
 from tlkit.data.images import refuse
+from tlkit.data.names import Names
 from tlkit.data.transforms import augmentation
 from tlkit.errors import DataError, few, unknown
 from tlkit.files import write_bytes
@@ -107,7 +108,7 @@ class ImageClassifier(
             catalog = Catalog(
                 root=Path(),
                 classes=tuple(map(str, classes)),
-                files=tuple(map(str, paths)),
+                files=Names.of(map(str, paths)),
                 labels=labels.astype(np.int64),
             )
             parts = Parts(train=catalog, val=None, test=None)
@@ -175,7 +176,7 @@ class ImageClassifier(
             catalog = Catalog(
                 root=Path(),
                 classes=head.classes,
-                files=tuple(map(str, paths)),
+                files=Names.of(map(str, paths)),
                 labels=np.zeros(len(paths), np.int64),
             )
             look = augmentation("none", cut.model.spec, 0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import os
 import secrets
 import shutil
@@ -163,18 +162,6 @@ def is_locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def digest_of(path: Path) -> bytes:
-    """16 bytes that tell a file's content from any other.
-
-    Of what has none that can be read (a pipe would never end) they tell its path.
-    """
-    data = b"unreadable " + os.fsencode(path)
-    with contextlib.suppress(OSError):
-        if path.is_file():
-            data = path.read_bytes()
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def remove_staged(path: Path) -> None:

@@ -29,8 +29,10 @@ from tlkit import artifact, runs
 from tlkit.calibration import calibration_of, tempered
 from tlkit.card import FORMAT, Calibration, Card, WeightsCard, now, sha256_of, versions
 from tlkit.data.audit import brief
+from tlkit.data.digests import states
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
+from tlkit.data.names import Names, Paths
 from tlkit.data.split import folds, split
 from tlkit.data.transforms import PRESETS
 from tlkit.errors import FitEnded, FolderError, OptionError, RunFolderError, few
@@ -232,10 +234,8 @@ def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, An
     files = [Path(given[name]) for name in FILES if os.path.isfile(given[name])]
     return {
         **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
-        "images": _state_of(
-            (name, path) for name, part in parts.named.items() for path in part.paths
-        ),
-        **{f"file {path}": _state_of([("", path)]) for path in files},
+        "images": _state_of((name, part.paths) for name, part in parts.named.items()),
+        **{f"file {one}": _state_of([("", Paths(Path(), Names.of([str(one)])))]) for one in files},
         **{f"version of {name}": one for name, one in versions().items()},
         **{
             f"version of the plugin {name}": one
@@ -251,14 +251,16 @@ def _of_packages(found: Iterable[Found | None]) -> dict[str, str]:
     return {one.distribution: one.version for one in found if one is not None}
 
 
-def _state_of(files: Iterable[tuple[str, Path]]) -> str:
+def _state_of(files: Iterable[tuple[str, Paths]]) -> str:
     """Sizes and times of files, and the parts that they stand for, in a few letters."""
     found = hashlib.blake2b(digest_size=16)
-    for part, path in files:
-        with contextlib.suppress(OSError):  # a vanished file is told when it is read
-            status = path.stat()
-            line = f"{part} {path} {status.st_size} {status.st_mtime_ns}\n"
-            found.update(line.encode("utf-8", "surrogateescape"))
+    for part, paths in files:
+        for path, (inode, size, mtime_ns) in zip(
+            paths.texts(), states(paths)[:, :3].tolist(), strict=True
+        ):
+            if inode:  # a vanished file is told when it is read
+                line = f"{part} {path} {size} {mtime_ns}\n"
+                found.update(line.encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 
@@ -462,7 +464,7 @@ def _about(parts: Parts) -> Iterator[Note]:
         if absent := [one for one, count in counted if not count]:
             yield Note(text=f"{name}: no image is of {few(absent)}: its scores say nothing of it")
         if part.left_out:
-            first, count = part.left_out[0], len(part.left_out)
+            first, count = part.left_out[0], len(part.left_out) + part.more_left_out
             yield Note(text=f"{name}: entries that are not used: {count}; the first: {first}")
 
 

@@ -9,7 +9,7 @@ Next door: folder.py (what is in the folder), quarantine.py (moving away what wa
 
 from __future__ import annotations
 
-import contextlib
+import io
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,11 @@ from PIL import Image
 
 from tlkit.data import quarantine
 from tlkit.data.batches import even_parts, stretches
+from tlkit.data.digests import digest_of_bytes, digests, states
 from tlkit.data.folder import Catalog, Parts
 from tlkit.data.images import BadImage, Pixels, Unreadable
-from tlkit.errors import briefly
-from tlkit.files import digest_of
+from tlkit.data.shards import contents
+from tlkit.errors import FolderError, briefly
 from tlkit.steps import Tick
 
 HASH_BITS_APART = 12
@@ -121,26 +122,31 @@ class Audit:
 def brief(parts: Parts) -> Iterator[str]:
     """What can be told before a fit without reading the images: the same bytes in two places.
 
-    Only files of one size are compared, so nearly none is read.
+    Only files of one size are compared: of a small folder nearly none is read.
     """
-    sizes: dict[int, list[tuple[Path, str, str]]] = {}
-    for part, catalog in _named(parts).items():
-        for path, label in zip(catalog.paths, catalog.labels, strict=True):
-            with contextlib.suppress(OSError):
-                row = (path, part, catalog.classes[label])
-                sizes.setdefault(path.stat().st_size, []).append(row)
-    same: dict[bytes, list[tuple[str, str]]] = {}
-    for rows in sizes.values():
-        for path, part, label in rows if len(rows) > 1 else ():
-            same.setdefault(digest_of(path), []).append((part, label))
-    groups = [one for one in same.values() if len(one) > 1]
-    leaks = sum(len({part for part, _ in one}) > 1 for one in groups)
-    conflicts = sum(len({label for _, label in one}) > 1 for one in groups)
+    there = _named(parts)
+    now = {part: states(one.paths) for part, one in there.items()}
+    files = np.concatenate([one[one[:, 0] != 0, 1] for one in now.values()])
+    sizes, counts = np.unique(files, return_counts=True)
+    kept, where = [], []
+    for number, (part, catalog) in enumerate(there.items()):
+        alike = (now[part][:, 0] != 0) & np.isin(now[part][:, 1], sizes[counts > 1])
+        some = catalog.take(np.flatnonzero(alike))
+        kept.append(digests(some.paths))
+        where.append(np.stack([np.full(len(some), number), some.labels], axis=1))
+    _, group, copies = np.unique(np.concatenate(kept), return_inverse=True, return_counts=True)
+    rows = np.column_stack([group, np.concatenate(where)])
+
+    def different(*columns: int) -> NDArray[np.int64]:
+        """In how many parts or classes each group is."""
+        return np.bincount(np.unique(rows[:, [0, *columns]], axis=0)[:, 0], minlength=len(copies))
+
+    leaks, conflicts = int((different(1) > 1).sum()), int((different(2) > 1).sum())
     if leaks:
         yield f"images in more than one part: {leaks}; the score is of what was learnt by heart"
     if conflicts:
         yield f"images in more than one class: {conflicts}"
-    if others := sum(len(set(one)) == 1 for one in groups):
+    if others := int(((different(1, 2) == 1) & (copies > 1)).sum()):
         yield f"images that are there more than once: {others}"
 
 
@@ -210,14 +216,15 @@ class _Place:
 
 def _look(image: Pixels, path: Path) -> _Look:
     try:
-        with Image.open(path) as header:  # the image may have been decoded at a part of its size
+        data = contents(path)
+        with Image.open(io.BytesIO(data)) as header:  # it may have been decoded at a part of it
             width, height = header.size
-    except OSError as error:  # it was there when it was decoded
+    except (OSError, FolderError) as error:  # it was there when it was decoded
         raise Unreadable(briefly(error)) from error
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     return _Look(
-        digest=digest_of(path),
+        digest=digest_of_bytes(data),
         width=width,
         height=height,
         mean=float(grey.mean()),
@@ -348,3 +355,6 @@ def _left_out(there: Mapping[str, Catalog]) -> Iterator[Finding]:
             if one == f"hidden: {quarantine.NAME}":
                 continue  # what was left out by its own advice
             yield Finding(kind="left out", files=(), about=f"{part}: {one}")
+        if catalog.more_left_out:
+            about = f"{part}: {catalog.more_left_out:,} other entries"
+            yield Finding(kind="left out", files=(), about=about)

@@ -1,6 +1,7 @@
 """Folder: which files there are, and which class each one shows.
 
-In: a folder of class folders, or of train, val and test folders of those. Out: `Catalog`s.
+In: a folder of class folders or of shards, or of train, val and test folders of those. Out:
+`Catalog`s.
 Next door: split.py (what is learnt from), images.py (reading pixels).
 Classes are the names of the sub-folders in plain string order, as in torchvision's ImageFolder;
 their order is kept in the head file, and everything later matches them by name.
@@ -9,23 +10,45 @@ Hidden and empty folders are no classes; what is left out is listed, never dropp
 
 from __future__ import annotations
 
+import contextlib
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.data import manifest
+from tlkit.data.names import END, Names, Paths
+from tlkit.data.shards import (
+    CLASSES,
+    COMPRESSED,
+    Shard,
+    State,
+    compressed,
+    find,
+    gather,
+    images_in,
+    is_shard,
+    know,
+    state_of,
+)
 from tlkit.errors import FolderError, listing, unknown
 
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".jp2"}
 )
+LONGEST = max(map(len, ENDINGS))
 TRAIN = ("train", "training", "train_set", "training_set")
 VAL = ("val", "valid", "validation", "dev", "val_set", "validation_set")
 TEST = ("test", "testing", "test_set")
+
+MOST_NAMED = 1000
+"""Entries that are left out and named; more are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +57,22 @@ class Catalog:
 
     root: Path
     classes: tuple[str, ...]
-    files: tuple[str, ...]
-    """Paths below `root`, sorted."""
+    files: Names
+    """Paths below `root`, sorted within a class."""
     labels: NDArray[np.int64]
     """(N,), indices into `classes`."""
     left_out: tuple[str, ...] = ()
-    """What lies in the folder and is not used, in words."""
+    """What lies in the folder and is not used, in words: the first `MOST_NAMED`."""
+    more_left_out: int = 0
+    """How much else there is of that."""
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
-    def paths(self) -> list[Path]:
-        """N paths to open, made anew by each call."""
-        return [self.root / one for one in self.files]
+    def paths(self) -> Paths:
+        """N paths to open."""
+        return Paths(self.root, self.files)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -56,13 +81,7 @@ class Catalog:
 
     def take(self, index: NDArray[np.int64]) -> Catalog:
         """The catalog of the images at these positions."""
-        return Catalog(
-            root=self.root,
-            classes=self.classes,
-            files=tuple(self.files[i] for i in index),
-            labels=self.labels[index],
-            left_out=self.left_out,
-        )
+        return replace(self, files=self.files.take(index), labels=self.labels[index])
 
     def relabel(self, classes: Sequence[str]) -> Catalog:
         """The same images with labels that index `classes`, matched by name.
@@ -80,13 +99,7 @@ class Catalog:
                 do="rename or remove these folders",
             )
         places = np.array([list(classes).index(one) for one in self.classes], dtype=np.int64)
-        return Catalog(
-            root=self.root,
-            classes=tuple(classes),
-            files=self.files,
-            labels=places[self.labels],
-            left_out=self.left_out,
-        )
+        return replace(self, classes=tuple(classes), labels=places[self.labels])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,29 +120,127 @@ class Parts:
 def scan(folder: Path) -> Catalog:
     """The catalog of a folder of class folders. Raises `FolderError` if it is none."""
     _must_be_folder(folder)
+    kept = manifest.load(folder)
+    if kept is not None:
+        return _kept(folder, kept)
+    began_ns, notes = manifest.now_ns(), _Notes()
+    with _listing(folder):
+        notes.sources[str(folder)] = state_of(os.stat(folder))
+    try:
+        found = _scan_classes(folder, notes)
+        shards: tuple[Shard, ...] = ()
+    except FolderError:
+        tars = _tars(folder)
+        if not tars:
+            raise
+        notes = _Notes(sources=notes.sources)
+        found, shards = _scan_shards(folder, tars, notes)
+    told = {
+        "classes": found.classes,
+        "left_out": found.left_out,
+        "more_left_out": found.more_left_out,
+        "shards": [len(one.names) for one in shards],
+    }
+    arrays = {"labels": found.labels}
+    if shards:
+        arrays["places"] = np.concatenate([one.places for one in shards])
+    if not shards or len(arrays["places"]) == len(found):
+        whole = manifest.Manifest(files=found.files, arrays=arrays, told=told)
+        manifest.save(folder, whole, notes.sources, began_ns)
+    return found
+
+
+def _kept(folder: Path, kept: manifest.Manifest) -> Catalog:
+    """The catalog of what an earlier scan has found."""
+    begin = 0
+    for count in kept.told["shards"]:
+        own = kept.files[begin : begin + count]
+        tar = own[0].partition("/")[0] if count else ""
+        skip = len(os.fsencode(tar)) + 1
+        path = os.path.join(folder, tar)
+        if count:
+            know(
+                Shard(
+                    path,
+                    state_of(os.stat(path)),
+                    Names(own.data, own.begins + skip, own.ends),
+                    kept.arrays["places"][begin : begin + count],
+                )
+            )
+        begin += count
+    return Catalog(
+        root=folder,
+        classes=tuple(kept.told["classes"]),
+        files=kept.files,
+        labels=kept.arrays["labels"],
+        left_out=tuple(kept.told["left_out"]),
+        more_left_out=kept.told["more_left_out"],
+    )
+
+
+def _scan_shards(folder: Path, tars: list[str], notes: _Notes) -> tuple[Catalog, tuple[Shard, ...]]:
+    """The catalog of a folder of tar files."""
+    for one in (*tars, CLASSES):
+        with contextlib.suppress(FileNotFoundError):
+            path = os.path.join(folder, one)
+            notes.sources[path] = state_of(os.stat(path))
+    found = gather(str(folder), tars)
+    if not found.classes:
+        raise FolderError(
+            f"{folder} has no images to learn from",
+            found=f"{len(tars)} tar files, {len(found.unlabelled)} images without a class in them",
+            expected="KEY.jpg beside KEY.cls, or class folders such as cats/1.jpg, in each tar",
+            do="write the tar files with labels",
+        )
+    for entry in _entries(folder):
+        if entry.name not in (*tars, CLASSES):
+            notes.add(f"not a shard: {entry.name}")
+    for image in found.unlabelled:
+        notes.add(f"no class: {image}")
+    catalog = Catalog(
+        root=folder,
+        classes=found.classes,
+        files=found.files,
+        labels=found.labels,
+        left_out=tuple(notes.named),
+        more_left_out=notes.more,
+    )
+    return catalog, found.shards
+
+
+def _tars(folder: Path) -> list[str]:
+    """The shards in a folder, by name. Raises `FolderError` for a compressed one."""
+    files = [one.name for one in _entries(folder) if not _is_folder(one)]
+    for one in files:
+        if one.lower().endswith(COMPRESSED) and not one.startswith("."):
+            raise compressed(os.path.join(folder, one))
+    return [one for one in files if is_shard(one) and not one.startswith(".")]
+
+
+def _scan_classes(folder: Path, notes: _Notes) -> Catalog:
+    """The catalog of a folder of class folders."""
     classes: list[str] = []
-    files: list[str] = []
-    labels: list[int] = []
-    left_out: list[str] = []
+    counts: list[int] = []
+    text = bytearray()
     loose = 0
     for entry in _entries(folder):
         if entry.name.startswith("."):
-            left_out.append(f"hidden: {entry.name}")
+            notes.add(f"hidden: {entry.name}")
             continue
         if not _is_folder(entry):
             loose += is_image_name(entry.name)
-            left_out.append(f"not in a class folder: {entry.name}")
+            notes.add(f"not in a class folder: {entry.name}")
             continue
-        below = _images_below(Path(entry.path), left_out)
-        # As text, not as paths: those compare differently on Windows, and so would the split.
-        inside = sorted(one.relative_to(folder).as_posix() for one in below)
-        if not inside:
-            left_out.append(f"no images: {entry.name}/")
+        below = _images_below(entry.path, notes)
+        if not below:
+            notes.add(f"no images: {entry.name}/")
             continue
-        labels.extend([len(classes)] * len(inside))
-        files.extend(inside)
+        before = f"{entry.name}/"
+        whole = before + f"{END}{before}".join(below) + END
+        text += whole.encode("utf-8", "surrogateescape")
+        counts.append(len(below))
         classes.append(entry.name)
-    if not files:
+    if not classes:
         raise FolderError(
             f"{folder} is not an image folder",
             found=f"{loose} images beside each other and no class folders" if loose else "no image",
@@ -142,9 +253,10 @@ def scan(folder: Path) -> Catalog:
     return Catalog(
         root=folder,
         classes=tuple(classes),
-        files=tuple(files),
-        labels=np.array(labels, dtype=np.int64),
-        left_out=tuple(left_out),
+        files=Names.of_text(text),
+        labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
+        left_out=tuple(notes.named),
+        more_left_out=notes.more,
     )
 
 
@@ -162,9 +274,12 @@ def scan_parts(folder: Path) -> Parts:
     learn = scan(train)
     val, test = _part(folder, VAL), _part(folder, TEST)
     used = {part.name for part in (train, val, test) if part is not None}
-    beside = tuple(f"beside train: {one.name}" for one in _entries(folder) if one.name not in used)
+    notes = _Notes(learn.left_out, learn.more_left_out)
+    for one in _entries(folder):
+        if one.name not in used:
+            notes.add(f"beside train: {one.name}")
     return Parts(
-        train=replace(learn, left_out=learn.left_out + beside),
+        train=replace(learn, left_out=tuple(notes.named), more_left_out=notes.more),
         val=None if val is None else scan(val).relabel(learn.classes),
         test=None if test is None else scan(test).relabel(learn.classes),
     )
@@ -211,22 +326,29 @@ def scan_for_choosing(folder: Path) -> Catalog:
     )
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path]) -> Paths:
     """The image files that paths and folders mean, folders searched to every depth, in order.
 
     A file that is named is taken whatever its ending. Raises `FolderError` for a path that is not
     there and for a folder without images; all faults in one error.
     """
-    found: dict[Path, None] = {}
+    found: list[Names] = []
     faults = []
     for path in paths:
         if os.path.isdir(path):
-            inside = sorted(_images_below(path, []))
-            if not inside:
+            tars: list[str] = []
+            inside = _images_below(str(path), _Notes(), tars)
+            packed = [Names.of(images_in(os.path.join(path, one))) for one in sorted(tars)]
+            found += packed
+            if not inside and not any(map(len, packed)):
                 faults.append(f"{path}: a folder without images")
-            found.update(dict.fromkeys(inside))
-        elif os.path.exists(path):
-            found[path] = None
+            # Folder by folder, whatever else their names begin with.
+            inside.sort(key=lambda one: one.replace("/", END))
+            found.append(Names.of(Paths(path, Names.of(inside)).texts()))
+        elif os.path.isfile(path) and is_shard(path.name):
+            found.append(Names.of(images_in(str(path))))
+        elif os.path.exists(path) or _in_shard(path):
+            found.append(Names.of([str(path)]))
         else:
             faults.append(f"{path}: no such file or folder")
     if faults:
@@ -236,7 +358,15 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             expected=f"image files, or folders of them ({' '.join(sorted(ENDINGS))})",
             do="correct the paths",
         )
-    return list(found)
+    if len(found) == 1:
+        return Paths(Path(), found[0])
+    return Paths(Path(), Names.of(dict.fromkeys(chain.from_iterable(found))))
+
+
+def _in_shard(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return find(path) is not None
+    return False
 
 
 def is_image_name(name: str) -> bool:
@@ -244,28 +374,96 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in ENDINGS
 
 
-def _images_below(folder: Path, left_out: list[str]) -> Iterator[Path]:
-    """Image files at any depth; hidden ones and other endings are noted in `left_out`."""
-    pending = [folder]
+class _Notes:
+    """What a scan notes beside the images: what is left out, in words, and counted where it is too
+    much to be named.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[str] = (),
+        more: int = 0,
+        sources: dict[str, State] | None = None,
+    ) -> None:
+        self.named = list(named)
+        self.more = more
+        self.sources = {} if sources is None else sources
+        """What was listed, in the state before that."""
+
+    def add(self, text: str) -> None:
+        if len(self.named) < MOST_NAMED:
+            self.named.append(text)
+        else:
+            self.more += 1
+
+
+def _images_below(folder: str, notes: _Notes, tars: list[str] | None = None) -> list[str]:
+    """Image files at any depth, below `folder`, sorted; hidden ones and other endings are noted.
+
+    `tars` takes the tar files.
+    """
+    found: list[str] = []
+    pending = [""]
     seen: set[tuple[int, int]] = set()
     while pending:
-        here = pending.pop()
-        status = here.stat()
-        # Links to folders are followed; one that leads back to where it came from is not.
-        if (status.st_dev, status.st_ino) in seen:
-            left_out.append(f"a link back: {here}")
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in _entries(here):
-            path = Path(entry.path)
-            if entry.name.startswith("."):
-                left_out.append(f"hidden: {path}")
-            elif _is_folder(entry):
-                pending.append(path)
-            elif is_image_name(entry.name):
-                yield path
+        below = pending.pop()
+        here = os.path.join(folder, below)
+        with _listing(here):
+            status = os.stat(here)
+            # Links to folders are followed; one that leads back to where it came from is not.
+            if (status.st_dev, status.st_ino) in seen:
+                notes.add(f"a link back: {Path(here)}")
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            notes.sources[here] = state_of(status)
+            files, folders = _names_in(here)
+        for one in folders:
+            if one.startswith("."):
+                notes.add(f"hidden: {Path(here, one)}")
             else:
-                left_out.append(f"not an image's ending: {path}")
+                pending.append(f"{below}{one}/")
+        if tars is not None:
+            tars += [below + one for one in files if is_shard(one) and not one.startswith(".")]
+        images = _only_images(here, files, notes)
+        found += [below + one for one in images] if below else images
+    if len(seen) > 1:
+        # As text, not as paths: those compare differently on Windows, and so would the split.
+        found.sort()
+    return found
+
+
+def _names_in(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in a folder, each sorted. Raises `OSError`."""
+    files: list[str] = []
+    folders: list[str] = []
+    for entry in os.scandir(folder):
+        try:  # not by `_is_folder`: a call for each name would take longer than the disk
+            (folders if entry.is_dir() else files).append(entry.name)
+        except OSError:
+            files.append(entry.name)
+    files.sort()
+    folders.sort()
+    return files, folders
+
+
+def _only_images(folder: str, files: list[str], notes: _Notes) -> list[str]:
+    """Those of these names that are images'; the others are noted."""
+    hidden = bisect_left(files, "/") - bisect_left(files, ".")
+    # Mostly all end alike, and counting that costs a tenth of a look at each.
+    ending = files[0][files[0].rfind(".") :] if files else ""
+    alike = (END.join(files) + END).count(ending + END) == len(files)
+    tails = {ending} if alike else {one[-LONGEST:] for one in files}
+    if not hidden and all(one[one.rfind(".") :].lower() in ENDINGS for one in tails):
+        return files
+    images = []
+    for one in files:
+        if one.startswith("."):
+            notes.add(f"hidden: {Path(folder, one)}")
+        elif is_image_name(one):
+            images.append(one)
+        else:
+            notes.add(f"not an image's ending: {Path(folder, one)}")
+    return images
 
 
 def _part(folder: Path, names: Sequence[str]) -> Path | None:
@@ -273,15 +471,26 @@ def _part(folder: Path, names: Sequence[str]) -> Path | None:
     for entry in _entries(folder):
         if _is_folder(entry) and entry.name.lower() in names:
             inside = _entries(Path(entry.path))
-            if any(_is_folder(one) and not one.name.startswith(".") for one in inside):
+            if any(_is_folder(one) or is_shard(one.name) for one in inside if _shown(one)):
                 return Path(entry.path)
     return None
 
 
+def _shown(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".")
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name."""
-    try:
+    with _listing(folder):
         return sorted(os.scandir(folder), key=lambda one: one.name)
+
+
+@contextlib.contextmanager
+def _listing(folder: str | Path) -> Iterator[None]:
+    """Turn what the operating system says about a folder into a `FolderError`."""
+    try:
+        yield
     except OSError as error:
         raise FolderError(
             f"{folder} cannot be listed",

@@ -31,7 +31,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from tlkit.errors import ImageError, OptionError, listing
+from tlkit.data.shards import find
+from tlkit.errors import FolderError, ImageError, OptionError, listing
 
 Pixels = NDArray[np.uint8]
 
@@ -84,7 +85,7 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     """
     try:
         data = _bytes(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, FolderError) as error:
         raise Unreadable(_no_file(path, error)) from error
     return decode(data, at_least_px=at_least_px)
 
@@ -127,15 +128,23 @@ def most_pixels() -> int:
 
 def _bytes(path: Path) -> bytes:
     """All of a file. A pipe would never end, and a device might not either."""
+    member = find(path)
+    most = LARGEST_PIXEL * most_pixels()
+    if member is not None:
+        _refuse_long(member.size, most)
+        return member.read()
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise Unreadable("a folder")
     if not stat.S_ISREG(status.st_mode):
         raise Unreadable("no file, but a pipe, a socket or a device")
-    most = LARGEST_PIXEL * most_pixels()
-    if status.st_size > most:
-        raise Unreadable(f"{status.st_size:,} bytes, and an image may have {most:,}")
+    _refuse_long(status.st_size, most)
     return path.read_bytes()
+
+
+def _refuse_long(size: int, most: int) -> None:
+    if size > most:
+        raise Unreadable(f"{size:,} bytes, and an image may have {most:,}")
 
 
 def _open(data: bytes) -> Image.Image:
@@ -219,6 +228,8 @@ UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
 
 
 def _no_file(path: Path, error: Exception) -> str:
+    if isinstance(error, FolderError):  # the shard that it is in
+        return _briefly(error)
     if not path.exists():
         return "no such file"
     if isinstance(error, PermissionError):

@@ -32,6 +32,7 @@ from tlkit.artifact import Head
 from tlkit.data.batches import plain_views
 from tlkit.data.folder import Catalog, find_images, scan_for_judging, scan_parts
 from tlkit.data.images import BadImage, refuse
+from tlkit.data.names import Names
 from tlkit.errors import ExportError, FolderError, OptionError, TlkitError, pick
 from tlkit.export.formats import FORMATS, Format, Run
 from tlkit.export.model_card import model_card
@@ -182,7 +183,7 @@ def _images(head: Head, given: Sequence[Path]) -> _Seen:
     paths = find_images(given)
     some = _spread(len(paths), COMPARED)
     catalog = Catalog(
-        root=Path(), classes=head.classes, files=tuple(str(paths[i].absolute()) for i in some),
+        root=Path(), classes=head.classes, files=Names.of(str(paths[i].absolute()) for i in some),
         labels=np.zeros(len(some), np.int64),
     )  # fmt: skip
     return _Seen(compared=catalog, known=False, calibrate=_few(paths))

@@ -20,7 +20,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +32,18 @@ from torch import Tensor
 
 from tlkit import cache
 from tlkit.data.batches import batches
+from tlkit.data.digests import digests
 from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import ImageError, listing
-from tlkit.files import digest_of, disk_errors, write_bytes
+from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
 from tlkit.model.engine import Choice, Runner, Work, choose, example_for, off_by, start, work_of
 from tlkit.ranks import here
 from tlkit.train.events import Note, Tick
-from tlkit.train.store import KEY_BYTES, Store
+from tlkit.train.store import KEY, KEY_BYTES, Store
 from tlkit.weights import digest
 
 BATCH = 32
@@ -137,75 +137,80 @@ class Extractor:
         fit. Raises `ImageError` where none can be read, `DiskError` where there is no room.
         """
         yield Tick(what=what, done=0, total=len(catalog))
-        images = self._digests(catalog.paths)
-        keys = [
-            [_key(one, augmentation.identity(number, view)) for view in range(views)]
-            for number, one in enumerate(images)
-        ]
+        keys = self._keys(catalog, augmentation, views)
         # Copies of one image, seen alike, are computed once: by the first of them.
-        first: dict[tuple[bytes, ...], int] = {}
-        for number, those in enumerate(keys):
-            if not all(key in self.store for key in those):
-                first.setdefault(tuple(those), number)
-        found = here().gather(set(first))
-        missing = [number for those, number in first.items() if all(those in one for one in found)]
-        bad: dict[tuple[bytes, ...], str] = {}
+        lacks = here().gather((self.store.find(keys) < 0).any(axis=1))
+        missing = np.flatnonzero(np.logical_and.reduce(lacks))
+        _, first, copies = np.unique(
+            keys[missing].view(f"V{KEY_BYTES * views}").ravel(),
+            return_index=True,
+            return_inverse=True,
+        )
+        first_of = missing[first][copies]
+        own = _share(np.sort(missing[first]), max(1, BATCH // views))
+        bad: dict[int, str] = {}
         try:
-            yield from self._compute_rows(
-                catalog, augmentation, keys, _share(missing, max(1, BATCH // views)), bad, what
-            )
+            yield from self._compute_rows(catalog, augmentation, keys, own, bad, what)
         finally:
             self.store.settle()
             if self._keep:
                 cache.prune(keep=[self.store.folder.name])
         for one in here().gather(dict(bad)):
             bad |= one
-        self.store.refresh()
-        exchange(self.store, [key for those in keys if tuple(those) not in bad for key in those])
-        good = [number for number, those in enumerate(keys) if tuple(those) not in bad]
+        spoilt = np.isin(first_of, list(bad))
         unreadable = tuple(
-            BadImage(path=catalog.root / catalog.files[number], reason=bad[tuple(those)])
-            for number, those in enumerate(keys)
-            if tuple(those) in bad
+            BadImage(path=catalog.paths[number], reason=bad[first])
+            for number, first in zip(
+                missing[spoilt].tolist(), first_of[spoilt].tolist(), strict=True
+            )
         )
-        if not good:
+        good = np.setdiff1d(np.arange(len(catalog)), missing[spoilt])
+        if not len(good):
             raise none_readable(unreadable)
+        self.store.refresh()
+        exchange(self.store, keys[good].ravel())
         return Bank(
             rows=self.store.rows,
-            places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
+            places=self.store.find(keys[good]),
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
-            catalog=catalog.take(np.array(good, np.int64)),
+            catalog=catalog.take(good),
             bad=unreadable,
         )
 
-    def _digests(self, paths: Sequence[Path]) -> list[bytes]:
-        with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
-            own = list(pool.map(digest_of, paths[here().part(len(paths))]))
-        return [one for those in here().gather(own) for one in those]
+    def _keys(self, catalog: Catalog, augmentation: Augmentation, views: int) -> NDArray[np.void]:
+        """(N, V)"""
+        own = digests(catalog.paths[here().part(len(catalog))], workers=self._workers)
+        images = np.concatenate(here().gather(own))
+        keys = np.empty((len(images), views), KEY)
+        for number, one in enumerate(images):
+            image = one.tobytes()
+            for view in range(views):
+                keys[number, view] = _key(image, augmentation.identity(number, view))
+        return keys
 
     def _compute_rows(
         self,
         catalog: Catalog,
         augmentation: Augmentation,
-        keys: Sequence[Sequence[bytes]],
-        missing: Sequence[int],
-        bad: dict[tuple[bytes, ...], str],
+        keys: NDArray[np.void],
+        missing: NDArray[np.int64],
+        bad: dict[int, str],
         what: str,
     ) -> Generator[Tick | Note, None, None]:
         """Run the frozen part over the images of these numbers; `bad` takes the unreadable ones."""
-        if not missing:
+        if not len(missing):
             yield Tick(what=what, done=len(catalog), total=len(catalog))
             return
-        views = len(keys[0])
+        views = keys.shape[1]
 
         def look(image: Pixels, position: int) -> Pixels:
-            number = missing[position]
+            number = int(missing[position])
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
         runner = self.started or (yield from self._start())
         parts = batches(
-            [catalog.root / catalog.files[number] for number in missing],
+            catalog.paths.take(missing),
             look,
             sizes=_stretches(len(missing), max(1, BATCH // views)),
             at_least_px=self.cut.model.spec.resize_px,
@@ -216,10 +221,9 @@ class Extractor:
             pairs = ((part, part.images.flatten(0, 1)) for part in parts)
             for part, rows in runner.each(pairs):
                 for position, one in part.bad.items():
-                    bad[tuple(keys[missing[position]])] = one.reason
+                    bad[int(missing[position])] = one.reason
                 if rows is not None:
-                    own = [key for position in part.index for key in keys[missing[position]]]
-                    self.store.append(own, rows)
+                    self.store.append(keys[missing[part.index]], rows)
                 done += len(part.index) + len(part.bad)
                 yield Tick(what=what, done=done, total=len(catalog))
 
@@ -274,35 +278,32 @@ def _stretches(count: int, size: int) -> list[int]:
     return [size] * whole + [rest] * (rest > 0)
 
 
-def _share(missing: Sequence[int], size: int) -> Sequence[int]:
+def _share(missing: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Of the images to compute those that fall to this process: whole batches of one pass."""
     own = here().part(-(-len(missing) // size))
     return missing[own.start * size : own.stop * size]
 
 
-def exchange(store: Store, keys: Sequence[bytes]) -> None:
-    """Take in the rows of these keys that only other processes have.
+def exchange(store: Store, keys: NDArray[np.void]) -> None:
+    """Take in the rows of these keys (n,) that only other processes have.
 
     Nothing is sent where the store's folder is one for all of them. A row is the same bits behind
     it: halves of one largest number come out of their floats as they were.
     """
     ranks = here()
-    wanted = sorted(set().union(*ranks.gather({key for key in keys if key not in store})))
-    holds = ranks.gather([key in store for key in wanted])
+    wanted = np.unique(np.concatenate(ranks.gather(keys[store.find(keys) < 0])))
+    holds = np.array(ranks.gather(store.find(wanted) >= 0))
+    holder = holds.argmax(axis=0)
+    step = max(1, IN_BLOCK // math.prod(store.shape))
     for rank in range(ranks.size):
-        own = [
-            key
-            for key, *those in zip(wanted, *holds, strict=True)
-            if those[rank] and not any(those[:rank])
-        ]
-        step = max(1, IN_BLOCK // math.prod(store.shape))
+        own = wanted[holder == rank]
         for begin in range(0, len(own), step):
             some = own[begin : begin + step]
-            places = np.array([store.place(key) for key in some]) if ranks.rank == rank else None
-            rows = ranks.agree(None if places is None else store.rows(places), of=rank)
-            lacking = [number for number, key in enumerate(some) if key not in store]
-            if rows is not None and lacking:
-                store.append([some[number] for number in lacking], rows[lacking])
+            rows = store.rows(store.find(some)) if ranks.rank == rank else None
+            rows = ranks.agree(rows, of=rank)
+            lacking = store.find(some) < 0
+            if rows is not None and lacking.any():
+                store.append(some[lacking], rows[torch.from_numpy(lacking)])
     store.settle()
 
 

@@ -114,13 +114,12 @@ class ImageFeed:
             for whole in _split(self.images, self.batch, self.seed, number)[done:]
         ]
         order = np.concatenate([*shares, np.empty(0, np.int64)])
-        paths = self.catalog.paths
 
         def look(image: Pixels, position: int) -> Pixels:
             return self.augmentation.look(image, int(order[position]), number - 1)
 
         for part in batches(
-            [paths[i] for i in order],
+            self.catalog.paths.take(order),
             look,
             sizes=[len(one) for one in shares],
             source=lambda position: self.pixels(int(order[position])),

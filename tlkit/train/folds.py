@@ -130,7 +130,7 @@ def _one_by_one(
             number=number,
             of=len(folds),
             trained=replace(trained, bad=bad),
-            files=splits.val.files,
+            files=tuple(splits.val.files),
             bad=bad + test_bad,
         )
         # Before the next network is built: two need not fit into memory.

@@ -28,6 +28,7 @@ from torch import Tensor
 from tlkit.files import disk_errors
 
 KEY_BYTES = 16
+KEY = np.dtype((np.void, KEY_BYTES))
 SAFE_EVERY_S = 2.0
 """What at most is computed again after a crash."""
 
@@ -46,13 +47,11 @@ class Store:
         self._maps: list[mmap.mmap] = []
         self._seen = 0
         self._starts: list[int] = []
-        self._places: dict[bytes, int] = {}
+        self._keys: list[NDArray[np.void]] = []
+        self._sorted: tuple[NDArray[np.void], NDArray[np.int64]] | None = None
         self._writing: _Segment | None = None
         self._opened: set[str] = set()
         self.refresh()
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._places
 
     def refresh(self) -> None:
         """Take in what other processes have settled since."""
@@ -60,9 +59,18 @@ class Store:
             if keys.name not in self._opened:
                 self._open(keys)
 
-    def place(self, key: bytes) -> int:
-        """Where the row of a key is. Raises `KeyError`."""
-        return self._places[key]
+    def find(self, keys: NDArray[np.void]) -> NDArray[np.int64]:
+        """Where the row of each key is, in the shape of `keys`; -1 for one that has none."""
+        if self._sorted is None:
+            # Of a key that was written twice the last row counts.
+            every = np.concatenate([np.zeros(0, KEY), *self._keys])
+            order = np.argsort(every, kind="stable")
+            self._sorted = every[order], order
+        there, order = self._sorted
+        at = np.searchsorted(there, keys, side="right") - 1
+        if not len(there):
+            return at
+        return np.where(there[at] == keys, order[at], -1)
 
     def rows(self, places: NDArray[np.int64]) -> Tensor:
         """(n,) -> (n, ...) fp32."""
@@ -97,7 +105,7 @@ class Store:
             for one in self._maps:
                 one.madvise(mmap.MADV_DONTNEED)
 
-    def append(self, keys: Sequence[bytes], rows: Tensor) -> None:
+    def append(self, keys: NDArray[np.void], rows: Tensor) -> None:
         """Write (n, ...) rows; they can be read after `settle`. Raises `DiskError`."""
         with disk_errors(self.folder):
             if self._writing is None:
@@ -109,7 +117,7 @@ class Store:
             packed["largest"] = largest
             with np.errstate(invalid="ignore"):  # what is no number stays none
                 packed["shares"] = values / largest.reshape(-1, *[1] * len(self.shape))
-            self._writing.add(keys, packed.tobytes())
+            self._writing.add(keys.tobytes(), packed.tobytes())
 
     def settle(self) -> None:
         """Make everything that was appended safe and readable. Raises `DiskError`."""
@@ -136,9 +144,8 @@ class Store:
             self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         self._segments.append(np.frombuffer(self._maps[-1], self._kind, whole))
         self._starts.append(start)
-        text = keys.read_bytes()
-        for number, at in enumerate(range(0, whole * KEY_BYTES, KEY_BYTES)):
-            self._places[text[at : at + KEY_BYTES]] = start + number
+        self._keys.append(np.fromfile(keys, KEY, whole))
+        self._sorted = None
 
 
 class _Segment:
@@ -152,9 +159,9 @@ class _Segment:
         self._waiting: list[bytes] = []
         self._safe_at = time.monotonic()
 
-    def add(self, keys: Sequence[bytes], rows: bytes) -> None:
+    def add(self, keys: bytes, rows: bytes) -> None:
         self._rows.write(rows)
-        self._waiting.extend(keys)
+        self._waiting.append(keys)
         if time.monotonic() - self._safe_at > SAFE_EVERY_S:
             self._make_safe()
 

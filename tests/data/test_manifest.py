@@ -1,0 +1,169 @@
+"""What a scan has found, kept for the next start; and digests of files that have not changed."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from tlkit import cache
+from tlkit.data import digests as digesting
+from tlkit.data import folder as scanning
+from tlkit.data import manifest
+from tlkit.data.digests import digests
+from tlkit.data.folder import scan
+from tlkit.errors import FolderError
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A few images are many, and any clock is fine enough."""
+    monkeypatch.setattr(manifest, "MANY", 1)
+    monkeypatch.setattr(manifest, "JUST_NOW_NS", 0)
+
+
+@pytest.fixture
+def place(tmp_path):
+    for name in ("a/1.jpg", "a/deep/2.jpg", "b/3.jpg", "b/odd.txt", "b/\udcff.jpg"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.fsencode(name))
+    time.sleep(0.02)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """The folders that were listed."""
+    seen, names_in = [], scanning._names_in
+    monkeypatch.setattr(scanning, "_names_in", lambda one: seen.append(one) or names_in(one))
+    return seen
+
+
+def same(one, other):
+    assert one.files == other.files
+    assert one.labels.tolist() == other.labels.tolist()
+    assert (one.classes, one.left_out, one.root) == (other.classes, other.left_out, other.root)
+
+
+def test_a_folder_that_has_not_changed_is_not_listed_again(place, listed):
+    first = scan(place)
+    assert len(listed) == 3
+    same(scan(place), first)
+    assert len(listed) == 3
+    assert [one.about["folder"] for one in cache.entries()] == [os.path.realpath(place)]
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "class", "deep", "replace"])
+def test_every_change_of_names_is_seen(place, change):
+    scan(place)
+    if change == "add":
+        (place / "a" / "new.jpg").touch()
+    elif change == "remove":
+        (place / "a" / "1.jpg").unlink()
+    elif change == "rename":
+        (place / "b" / "3.jpg").rename(place / "b" / "4.jpg")
+    elif change == "class":
+        (place / "c").mkdir()
+        (place / "c" / "1.jpg").touch()
+    elif change == "deep":
+        (place / "a" / "deep" / "2.jpg").unlink()
+    else:
+        shutil.copytree(place / "a", place.parent / "other")
+        (place.parent / "other" / "9.jpg").touch()
+        (place / "a").rename(place.parent / "away")
+        (place.parent / "other").rename(place / "a")
+    found = scan(place)
+    there = sorted(
+        one.relative_to(place).as_posix() for one in place.rglob("*.jpg") if one.is_file()
+    )
+    assert sorted(found.files) == there
+
+
+def test_what_has_just_changed_is_not_kept(place, listed, monkeypatch):
+    monkeypatch.setattr(manifest, "JUST_NOW_NS", 10**12)
+    scan(place)
+    scan(place)
+    assert len(listed) == 6
+    assert cache.entries() == []
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "noise"])
+def test_a_manifest_that_is_not_whole_is_none(place, how):
+    first = scan(place)
+    (file,) = cache.root().glob(f"*/{manifest.FILE}")
+    data = file.read_bytes()
+    file.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "noise": b"\xff" * 99}[how])
+    same(scan(place), first)
+
+
+def test_without_a_cache_nothing_is_kept(place, listed, monkeypatch):
+    monkeypatch.setenv("TLKIT_CACHE_GB", "0")
+    scan(place)
+    scan(place)
+    assert len(listed) == 6
+    assert len(digests(scan(place).paths)) == 4
+
+
+def test_an_error_is_told_each_time(tmp_path):
+    for _ in range(2):
+        with pytest.raises(FolderError):
+            scan(tmp_path)
+
+
+def test_very_much_that_is_left_out_is_counted(place, monkeypatch):
+    monkeypatch.setattr(scanning, "MOST_NAMED", 2)
+    for number in range(5):
+        (place / "a" / f"{number}.txt").touch()
+    found = scan(place)
+    assert len(found.left_out) == 2
+    assert found.more_left_out == 4
+
+
+# --- digests --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The files that were read."""
+    seen, contents = [], digesting.contents
+    monkeypatch.setattr(digesting, "contents", lambda one: seen.append(one.name) or contents(one))
+    return seen
+
+
+def test_only_what_has_changed_is_read_again(place, read):
+    catalog = scan(place)
+    first = digests(catalog.paths)
+    assert len(read) == 4
+    assert digests(catalog.paths).tolist() == first.tolist()
+    assert len(read) == 4
+    path = place / "a" / "1.jpg"
+    before = path.stat()
+    path.write_bytes(b"A/1.jpg")  # of the same size, and dated back
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    time.sleep(0.02)
+    again = digests(catalog.paths)
+    assert read[4:] == ["1.jpg"]
+    assert [a == b for a, b in zip(again.tolist(), first.tolist(), strict=True)] == [
+        False, True, True, True,
+    ]  # fmt: skip
+    assert digests(catalog.paths).tolist() == again.tolist()
+    assert len(read) == 5
+
+
+def test_what_was_written_just_now_is_read_again(place, read, monkeypatch):
+    monkeypatch.setattr(manifest, "JUST_NOW_NS", 10**12)
+    catalog = scan(place)
+    digests(catalog.paths)
+    digests(catalog.paths)
+    assert len(read) == 8
+
+
+def test_what_cannot_be_read_has_a_digest_of_its_own_and_is_not_remembered(place, read):
+    catalog = scan(place)
+    (place / "a" / "1.jpg").unlink()
+    (place / "b" / "3.jpg").unlink()
+    assert len(set(digests(catalog.paths).tolist())) == 4
+    (place / "a" / "1.jpg").write_bytes(b"a")
+    digests(catalog.paths)
+    assert "1.jpg" in read
