@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def command(
     tlkit predict photos/ --format csv --out labels.csv
     """
     from tlkit.cli import show
-    from tlkit.data.folder import find_images
+    from tlkit.data.folder import expand, find_images
     from tlkit.data.images import BadImage
     from tlkit.predict.ensemble import predict
     from tlkit.steps import Tick
@@ -169,17 +168,6 @@ def _form(form: str | None, out: str | None) -> str:
             do="pip install 'tlkit[parquet]', or use --format csv",
         )
     return chosen
-
-
-def expand(paths: Sequence[str]) -> list[Path]:
-    """Paths as given; one that is not there and has wildcards is searched for."""
-    import glob
-
-    result: list[Path] = []
-    for one in paths:
-        matches = [] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
-        result.extend(Path(match) for match in matches or [one])
-    return result
 
 
 @dataclass(frozen=True)
