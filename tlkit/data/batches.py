@@ -9,7 +9,6 @@ memory to itself, and nothing has to be pickled, forked or seeded per worker.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.backbone import InputSpec
+from tlkit.cores import cores as count_cores
 from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
 from tlkit.data.transforms import plain
 
@@ -111,7 +111,7 @@ def stretches(
 
     `sizes`, `source`, threads and order as for `batches`; what is seen may differ in shape.
     """
-    cores = os.cpu_count() or 1
+    cores = count_cores()
     took: deque[tuple[float, float]] = deque(maxlen=4096)
     waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tlkit import cache
+from tlkit import cache, cores
 from tlkit.backbone import InputSpec
 from tlkit.errors import OptionError, briefly, pick
 from tlkit.model.device import Compute
@@ -208,9 +208,10 @@ def choose(asked: str, compute: Compute, work: Work) -> Choice:
 
 
 def _seconds(row: Engine, compute: Compute, work: Work) -> float:
-    cores = (os.cpu_count() or 1) if compute.device.type == "cpu" else ON_GPU
+    # The machine's, whatever this process may use of them: its part of the work is as small.
+    count = (os.cpu_count() or 1) if compute.device.type == "cpu" else ON_GPU
     return row.start_s + work.total / (
-        PACE[compute.precision] * cores * row.speed[compute.precision]
+        PACE[compute.precision] * count * row.speed[compute.precision]
     )
 
 
@@ -345,6 +346,8 @@ def _openvino(
         import openvino
     precision = {"fp32": "f32", "bf16": "bf16"}[compute.precision]
     wanted = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
+    if (most := cores.limit()) is not None:
+        wanted["INFERENCE_NUM_THREADS"] = str(most)
     with contextlib.ExitStack() as stack:
         if keep == "nothing":
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))

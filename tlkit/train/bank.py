@@ -135,6 +135,15 @@ class Extractor:
         Unreadable images are in `bad` and take no row; the caller decides whether that ends the
         fit. Raises `ImageError` where none can be read, `DiskError` where there is no room.
         """
+        bank = yield from self.look_up(catalog, augmentation, views=views, what=what)
+        if not len(bank.places):
+            raise none_readable(bank.bad)
+        return bank
+
+    def look_up(
+        self, catalog: Catalog, augmentation: Augmentation, *, views: int, what: str
+    ) -> Generator[Tick | Note, None, Bank]:
+        """The same where it does not matter that none can be read."""
         yield Tick(what=what, done=0, total=len(catalog))
         images = self._digests(catalog.paths)
         keys = [
@@ -161,16 +170,21 @@ class Extractor:
             for number, those in enumerate(keys)
             if tuple(those) in bad
         )
-        if not good:
-            raise none_readable(unreadable)
+        places = [[self.store.place(key) for key in keys[n]] for n in good]
         return Bank(
             rows=self.store.rows,
-            places=np.array([[self.store.place(key) for key in keys[n]] for n in good], np.int64),
+            places=np.array(places, np.int64).reshape(-1, views),
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
             catalog=catalog.take(np.array(good, np.int64)),
             bad=unreadable,
         )
+
+    def let_go(self) -> None:
+        """Of rows that were computed, where they are not kept: banks of them cannot be read on."""
+        if not self._keep:
+            self.store = Store(_temporary(), self.store.shape)
+            weakref.finalize(self.store, shutil.rmtree, self.store.folder, ignore_errors=True)
 
     def _digests(self, paths: Sequence[Path]) -> list[bytes]:
         with ThreadPoolExecutor(self._workers or None, thread_name_prefix="tlkit-digest") as pool:
