@@ -235,6 +235,20 @@ def test_machines_that_are_set_up_otherwise_are_named(monkeypatch):
     assert caught.value.found == f"tlkit {tlkit.__version__}"
 
 
+def test_a_cluster_that_does_not_answer_is_told_at_once(loopback, monkeypatch):
+    with pytest.raises(OSError, match="refused"):
+        pool._knock("127.0.0.1:1")
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(ClusterError, match=r"cannot be joined") as caught,
+        pool._joined("ray://127.0.0.1:1"),
+    ):
+        pass
+    assert "refused" in caught.value.found
+
+
 def test_what_would_be_ignored_or_is_missing_is_refused(photos, head, monkeypatch):
     for words in ({"cpus": 1}, {"precision": "auto"}):
         with pytest.raises(OptionError):

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST_TRIES = 10
 """Of one shard, whose process or machine was lost each time; then the shard itself is to blame."""
+
+KNOCK_S = 10.0
 
 MOST_BLOCKS = 10_000
 """Portions in which Ray Data hears of the shards."""
@@ -314,6 +317,8 @@ def _joined(address: str) -> Iterator[None]:
     if not named:
         options["include_dashboard"] = False
     try:
+        if named:
+            _knock(named)
         with _no_stderr():
             ray.init(address=named or "local", **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, ImportError) as error:
@@ -327,6 +332,13 @@ def _joined(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody answers, for which Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 @contextlib.contextmanager
