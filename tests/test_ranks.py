@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlkit import ranks
+from tlkit import cores, ranks
 from tlkit.ranks import Ranks
 
 
@@ -22,7 +22,7 @@ def test_a_process_that_nobody_started_beside_others_is_the_first_of_one(monkeyp
     assert alone.agree("x") == "x"
     assert alone.gather("x") == ["x"]
     assert alone.sums(1, 2) == [1, 2]
-    assert ranks.cores() == ranks.all_cores()
+    assert cores.cores() == cores.every()
     assert not ranks.began_again()
     assert not ranks.lost(RuntimeError("[gloo] Connection closed by peer"))
 
@@ -34,7 +34,7 @@ def test_the_place_is_what_torchrun_says(monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     assert ranks.here() == Ranks(rank=5, size=6, local_rank=1, local_size=2)
-    assert ranks.cores() == max(1, ranks.all_cores() // 2)
+    assert cores.cores() == max(1, cores.every() // 2)
     assert ranks.began_again()
     assert ranks.lost(RuntimeError("[gloo/pair.cc] Connection closed by peer"))
     assert not ranks.lost(RuntimeError("shapes differ"))

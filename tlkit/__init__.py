@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from tlkit.model.summary import Summary
     from tlkit.options import (
         CheckOptions,
+        FeatureOptions,
         FitOptions,
         PredictOptions,
         ReportOptions,
+        ScoreOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from tlkit.predict.tta import Policy, View
     from tlkit.rates import find_lr, find_lr_events
     from tlkit.reporting import report_events, write_report
+    from tlkit.scale.features import features
+    from tlkit.scale.pool import Written
+    from tlkit.scale.scoring import score
     from tlkit.sizing import summary
     from tlkit.train.range_test import RangeTest
 
@@ -62,6 +67,7 @@ _WHERE = {
     "Classifier": "tlkit.classifier",
     "Evaluation": "tlkit.metrics",
     "Family": "tlkit.backbone",
+    "FeatureOptions": "tlkit.options",
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
@@ -75,21 +81,25 @@ _WHERE = {
     "Preset": "tlkit.data.transforms",
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
+    "ScoreOptions": "tlkit.options",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
     "TlkitError": "tlkit.errors",
     "View": "tlkit.predict.tta",
     "WeightSet": "tlkit.backbone",
+    "Written": "tlkit.scale.pool",
     "backbones": "tlkit.classifier",
     "check": "tlkit.checking",
     "check_events": "tlkit.checking",
+    "features": "tlkit.scale.features",
     "find_lr": "tlkit.rates",
     "find_lr_events": "tlkit.rates",
     "fit": "tlkit.fitting",
     "fit_events": "tlkit.fitting",
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
+    "score": "tlkit.scale.scoring",
     "summary": "tlkit.sizing",
     "write_report": "tlkit.reporting",
 }
@@ -102,6 +112,7 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "Family",
+    "FeatureOptions",
     "FitOptions",
     "FitResult",
     "FoldsResult",
@@ -115,22 +126,26 @@ __all__ = [
     "Preset",
     "RangeTest",
     "ReportOptions",
+    "ScoreOptions",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
     "TlkitError",
     "View",
     "WeightSet",
+    "Written",
     "__version__",
     "backbones",
     "check",
     "check_events",
+    "features",
     "find_lr",
     "find_lr_events",
     "fit",
     "fit_events",
     "load",
     "report_events",
+    "score",
     "summary",
     "write_report",
 ]

@@ -17,6 +17,7 @@ nothing else in the package prints or exits.
     ├── ExportError          a network that another runtime cannot take, or answers otherwise
     ├── RunFolderError       a run folder that exists already, or cannot be written
     │   └── FitEnded         the fit to go on with has ended: its run folder is there and whole
+    ├── ClusterError         machines that cannot be reached, or are not set up alike
     └── DiskError            the disk is full or not writable
 
 Here stands only what every room may use: this module imports nothing of tlkit.
@@ -112,6 +113,10 @@ class FitEnded(RunFolderError):
 
     run: Path | None = None
     """The run folder."""
+
+
+class ClusterError(TlkitError):
+    """Machines that are to share work cannot be reached, or are not set up alike."""
 
 
 class DiskError(TlkitError):

@@ -53,6 +53,12 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return field(default=default, metadata={"limits": Limits(help=help, **limits)})
 
 
+def _as_in(record: type[Any], name: str) -> Any:
+    """A field like that of another record."""
+    (found,) = (one for one in dataclasses.fields(record) if one.name == name)
+    return field(default=found.default, metadata=found.metadata)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Declared:
     """One option as declared: for flags and for tables."""
@@ -499,6 +505,43 @@ class PredictOptions(Checked):
         metavar=ENGINES_HELP,
     )
     workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadOptions(Checked):
+    """How the images of a long list are shared out."""
+
+    ray: str = option(
+        "",
+        "Spread the work over a Ray cluster: auto is that of RAY_ADDRESS, or this machine where it "
+        "is not set; --out is then a folder of Parquet parts.",
+        metavar="auto or ADDRESS",
+    )
+    shard: int = option(1000, "With --ray: images of one part, which is done as a whole.", min=1)
+    cpus: int = option(
+        0, "With --ray: CPUs of each process, which holds the model once; 0: all of a node.", min=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(SpreadOptions, PredictOptions):
+    """How a long list of images is looked at and shared out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(SpreadOptions):
+    """Which features of a folder are written: those that a fit with the same options reads."""
+
+    backbone: str = _as_in(ShapeOptions, "backbone")
+    weights: str = _as_in(ShapeOptions, "weights")
+    attach: str = _as_in(ShapeOptions, "attach")
+    pool: str = _as_in(ShapeOptions, "pool")
+    freeze: str = _as_in(ShapeOptions, "freeze")
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,16 +123,6 @@ def here() -> Ranks:
     )
 
 
-def cores() -> int:
-    """Of the machine's, those that fall to this process; at least one."""
-    return max(1, all_cores() // here().local_size)
-
-
-def all_cores() -> int:
-    """The machine's, for what one process does while the others wait."""
-    return os.cpu_count() or 1
-
-
 def began_again() -> bool:
     """Whether torchrun has started the processes once more, for one of them had died."""
     return _starts() > 0

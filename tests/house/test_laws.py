@@ -10,9 +10,11 @@ import pytest
 
 import tlkit
 from tlkit.options import (
+    FeatureOptions,
     FitOptions,
     PredictOptions,
     ReportOptions,
+    ScoreOptions,
     ServeOptions,
     SummaryOptions,
     SweepOptions,
@@ -107,7 +109,16 @@ def test_the_version_is_the_newest_in_the_changelog():
 
 @pytest.mark.parametrize(
     "record",
-    [FitOptions, PredictOptions, ReportOptions, ServeOptions, SummaryOptions, SweepOptions],
+    [
+        FeatureOptions,
+        FitOptions,
+        PredictOptions,
+        ReportOptions,
+        ScoreOptions,
+        ServeOptions,
+        SummaryOptions,
+        SweepOptions,
+    ],
 )
 def test_every_option_stands_in_the_readme(record):
     missing = [one.flag for one in declared(record) if f"`{one.flag}" not in README]

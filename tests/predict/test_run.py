@@ -133,7 +133,7 @@ def test_prediction_holds_a_bounded_number_of_images(head, colours, monkeypatch)
     monkeypatch.setattr(module, "read", lambda path, **kw: reads.append(path) or real(path, **kw))
     from tlkit.data.images import read as real
 
-    steps = predict(head.head, scan(colours).paths * 50, PredictOptions(batch=4, workers=2))
+    steps = predict(head.head, list(scan(colours).paths) * 50, PredictOptions(batch=4, workers=2))
     next(steps)
     assert len(reads) <= 4 * (module.AHEAD + 1)
     steps.close()

@@ -45,8 +45,7 @@ def command(
     """
     from tlkit.classifier import load
     from tlkit.cli import show
-    from tlkit.cli.predict import expand
-    from tlkit.data.folder import find_images
+    from tlkit.data.folder import expand, find_images
     from tlkit.data.images import BadImage
     from tlkit.files import new_folder
     from tlkit.report.explain import explain, picture_names, write_picture

@@ -6,9 +6,8 @@ import contextlib
 import csv
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tlkit.cli.flags import flags_for, value_or_flag
-from tlkit.options import PredictOptions
+from tlkit.options import PredictOptions, ScoreOptions, SpreadOptions, declared
 
 if TYPE_CHECKING:
     from tlkit.classifier import Classifier
     from tlkit.cli.show import Meter
     from tlkit.data.images import BadImage
+    from tlkit.predict.layout import Layout
     from tlkit.predict.run import Prediction
+    from tlkit.scale.pool import Written
+    from tlkit.steps import Tick
 
 FORMATS = ("table", "csv", "jsonl", "parquet")
-
-NUMBERS = ("probability", "familiarity")
-"""What the names of columns with numbers begin with."""
 
 
 class WithTta(click.Command):
@@ -92,8 +91,12 @@ def asked(
     type=click.Choice(FORMATS),
     help="How to write the results.  [default: table; with --out, what its ending says, else csv]",
 )
-@click.option("--out", metavar="FILE", help="Write there instead of to the terminal.")
-@flags_for(PredictOptions, into="options")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Write there instead of to the terminal; with --ray a folder, or a URI of one.",
+)
+@flags_for(ScoreOptions, into="options")
 def command(
     paths: tuple[str, ...],
     heads: tuple[str, ...],
@@ -101,9 +104,12 @@ def command(
     top: int,
     form: str | None,
     out: str | None,
-    options: PredictOptions,
+    options: ScoreOptions,
 ) -> None:
     """Predict the class of the images in PATHS: files, folders (searched to every depth), globs.
+
+    With --ray also Parquet manifests with a column path, and URIs such as s3://bucket/photos. What
+    was stopped goes on when the same command is given again.
 
     An unreadable file is reported with its reason, the others are predicted, and the exit status
     is 1.
@@ -115,27 +121,29 @@ def command(
     tlkit predict photos/ --head runs/a --head runs/b
     tlkit predict photos/ --reject-below precision:0.99
     tlkit predict photos/ --format csv --out labels.csv
+    tlkit predict photos/ --ray auto --out labels/
     """
     from tlkit.cli import show
-    from tlkit.data.folder import find_images
+    from tlkit.data.folder import expand, find_images
     from tlkit.data.images import BadImage
     from tlkit.predict.ensemble import predict
+    from tlkit.predict.layout import layout_for
     from tlkit.steps import Tick
 
+    if options.ray:
+        _spread(Named(paths=paths, heads=heads, weights=weights, top=top), form, out, options)
+        return
+    options.refuse([one.name for one in declared(SpreadOptions)], "--ray auto, or an address")
     form = _form(form, out)
     found = find_images(expand(paths))
     bad = 0
     with show.meter() as tell:
-        classifier, options = asked(heads, weights, options, tell)
-        layout = Layout(
-            top=min(top, len(classifier.classes)),
-            answers=bool(options.reject_below or options.reject_unlike),
-            familiarity=options.reject_unlike > 0,
-        )
+        classifier, settled = asked(heads, weights, options, tell)
+        layout = layout_for(settled, top, len(classifier.classes))
 
         def results() -> Iterator[Prediction | BadImage]:
             nonlocal bad
-            for done, one in enumerate(predict(classifier.heads, found, options), start=1):
+            for done, one in enumerate(predict(classifier.heads, found, settled), start=1):
                 tell(Tick(what="predicting", done=done, total=len(found)))
                 if isinstance(one, BadImage):
                     bad += 1
@@ -145,6 +153,62 @@ def command(
         _write(results(), form=form, out=None if out is None else Path(out), layout=layout)
     if bad:
         click.echo(f"{bad} of {len(found)} images could not be read", err=True)
+        sys.exit(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What is to be predicted, and by whom."""
+
+    paths: tuple[str, ...]
+    heads: tuple[str, ...]
+    weights: str
+    top: int
+
+
+def _spread(named: Named, form: str | None, out: str | None, options: ScoreOptions) -> None:
+    """Predict on a cluster."""
+    from tlkit.cli import show
+    from tlkit.errors import OptionError
+    from tlkit.scale.scoring import Asked, score_events
+
+    if form not in (None, "parquet") or out is None:
+        raise OptionError(
+            "with --ray the results are Parquet parts in a folder",
+            found="no --out" if out is None else f"--format {form}",
+            expected="--out DIR, and no --format",
+            do="add --out DIR" if out is None else "leave --format out",
+        )
+    show.decisions()
+    asked = Asked(
+        paths=named.paths,
+        out=out,
+        head=list(named.heads) or None,
+        weights=named.weights,
+        top=named.top,
+    )
+    spread(score_events(asked, options))
+
+
+def spread(steps: Generator[Tick, None, Written]) -> None:
+    """Run a job of parts, and say what it has left."""
+    from tlkit.cli import show
+    from tlkit.steps import finish
+
+    try:
+        with show.meter() as tell:
+            left = finish(steps, tell)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    for path, reason in left.unreadable:
+        click.echo(f"unreadable: {show.one_line(path)}: {show.one_line(reason)}", err=True)
+    before = f", {left.found} of them there before" if left.found else ""
+    click.echo(
+        f"{left.images} images in {left.parts} parts{before}: {show.one_line(left.out)}", err=True
+    )
+    if left.bad:
+        click.echo(f"{left.bad} of {left.images} images could not be read", err=True)
         sys.exit(1)
 
 
@@ -171,60 +235,11 @@ def _form(form: str | None, out: str | None) -> str:
     return chosen
 
 
-def expand(paths: Sequence[str]) -> list[Path]:
-    """Paths as given; one that is not there and has wildcards is searched for."""
-    import glob
-
-    result: list[Path] = []
-    for one in paths:
-        matches = [] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
-        result.extend(Path(match) for match in matches or [one])
-    return result
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What of a prediction is written."""
-
-    top: int
-    """Classes of each image."""
-    answers: bool
-    """Whether the answer stands there too, since it may be none of the classes."""
-    familiarity: bool
-    """Whether that stands there too."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Names, as a file has them; the last is for images that could not be read."""
-        each = [f"{name}_{i}" for i in range(1, self.top + 1) for name in ("class", "probability")]
-        asked = ["answer"] * self.answers + ["familiarity"] * self.familiarity
-        return ["path", *asked, *each, "error"]
-
-    def row(self, one: Prediction | BadImage) -> list[Any]:
-        """A cell for each column."""
-        from tlkit.data.images import BadImage
-
-        if isinstance(one, BadImage):
-            return [str(one.path), *[""] * (len(self.columns) - 2), one.reason]
-        asked = [one.label] * self.answers + [one.familiarity] * self.familiarity
-        return [str(one.path), *asked, *(cell for pair in one.top(self.top) for cell in pair), ""]
-
-    def record(self, one: Prediction | BadImage) -> dict[str, Any]:
-        """As JSON takes it."""
-        from tlkit.data.images import BadImage
-
-        if isinstance(one, BadImage):
-            return {"path": str(one.path), "error": one.reason}
-        top = [{"class": name, "probability": likely} for name, likely in one.top(self.top)]
-        answer = {"answer": one.label, "unsure": one.unsure} if self.answers else {}
-        known = {"familiarity": one.familiarity} if self.familiarity else {}
-        return {"path": str(one.path), **answer, **known, "top": top}
-
-
 def _write(
     results: Iterator[Prediction | BadImage], *, form: str, out: Path | None, layout: Layout
 ) -> None:
     from tlkit.cli import show
+    from tlkit.predict.layout import NUMBERS
 
     if form == "table" and out is None:
         rows = [layout.row(one) for one in results]
@@ -238,7 +253,7 @@ def _write(
             right=[i for i, name in enumerate(layout.columns) if name.startswith(NUMBERS)],
         )
     elif form == "parquet" and out is not None:
-        _parquet([layout.row(one) for one in results], out, layout.columns)
+        _parquet([layout.row(one) for one in results], out, layout)
     else:
         with _lines(out) as write:
             if form == "jsonl":
@@ -271,19 +286,10 @@ def _lines(out: Path | None) -> Iterator[Any]:
             yield lambda text: file.write(text.encode("utf-8", "surrogateescape"))
 
 
-def _parquet(rows: list[list[Any]], out: Path, names: Sequence[str]) -> None:
-    import pyarrow
+def _parquet(rows: list[list[Any]], out: Path, layout: Layout) -> None:
     from pyarrow import parquet
 
     from tlkit.files import new_file
 
-    columns = {
-        name: [row[i] if row[i] != "" else None for row in rows] for i, name in enumerate(names)
-    }
-    kinds = {
-        name: pyarrow.float64() if name.startswith(NUMBERS) else pyarrow.string()
-        for name in columns
-    }
-    table = pyarrow.table({n: pyarrow.array(v, kinds[n]) for n, v in columns.items()})
     with new_file(out) as file:
-        parquet.write_table(table, file)
+        parquet.write_table(layout.table(rows), file)

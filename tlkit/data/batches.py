@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlkit import ranks
 from tlkit.backbone import InputSpec
+from tlkit.cores import cores as count_cores
 from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
 from tlkit.data.transforms import plain
 
@@ -111,7 +111,7 @@ def stretches(
 
     `sizes`, `source`, threads and order as for `batches`; what is seen may differ in shape.
     """
-    cores = ranks.cores()
+    cores = count_cores()
     took: deque[tuple[float, float]] = deque(maxlen=4096)
     waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
 

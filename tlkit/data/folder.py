@@ -11,6 +11,7 @@ Hidden and empty folders are no classes; what is left out is listed, never dropp
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -324,6 +325,15 @@ def scan_for_choosing(folder: Path) -> Catalog:
         expected="labelled images that are neither learnt from nor tested on",
         do="add a val folder, or name the folder with the images",
     )
+
+
+def expand(paths: Sequence[str]) -> list[Path]:
+    """Paths as given; one that is not there and has wildcards is searched for."""
+    result: list[Path] = []
+    for one in paths:
+        matches = [] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
+        result.extend(Path(match) for match in matches or [one])
+    return result
 
 
 def find_images(paths: Sequence[Path]) -> Paths:

@@ -18,7 +18,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from tlkit import ranks
+from tlkit import cores, ranks
 from tlkit.errors import OptionError, TlkitError
 
 log = logging.getLogger("tlkit")
@@ -113,8 +113,8 @@ def compute_on(device: str, precision: str, layout: str = "auto") -> Compute:
         precision = "bf16" if _has_bf16_units(chosen) else "fp32"
     if chosen.type == "cpu":
         _keep_memory()
-    if ranks.here().several:
-        torch.set_num_threads(ranks.cores())
+        if (most := cores.limit()) is not None:
+            torch.set_num_threads(most)
     if chosen.type == "cuda":
         # Batches are of one or two shapes, each of which cuDNN tries its algorithms on once.
         torch.backends.cudnn.benchmark = True

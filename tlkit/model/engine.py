@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tlkit import cache, ranks
+from tlkit import cache, cores
 from tlkit.backbone import InputSpec
 from tlkit.errors import OptionError, briefly, pick
 from tlkit.model.device import Compute
@@ -207,9 +207,10 @@ def choose(asked: str, compute: Compute, work: Work) -> Choice:
 
 
 def _seconds(row: Engine, compute: Compute, work: Work) -> float:
-    cores = ranks.cores() if compute.device.type == "cpu" else ON_GPU
+    # The machine's, whatever this process may use of them: its part of the work is as small.
+    count = cores.every() if compute.device.type == "cpu" else ON_GPU
     return row.start_s + work.total / (
-        PACE[compute.precision] * cores * row.speed[compute.precision]
+        PACE[compute.precision] * count * row.speed[compute.precision]
     )
 
 
@@ -344,8 +345,8 @@ def _openvino(
         import openvino
     precision = {"fp32": "f32", "bf16": "bf16"}[compute.precision]
     wanted = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
-    if ranks.here().local_size > 1:
-        wanted["INFERENCE_NUM_THREADS"] = str(ranks.cores())
+    if (most := cores.limit()) is not None:
+        wanted["INFERENCE_NUM_THREADS"] = str(most)
     with contextlib.ExitStack() as stack:
         if keep == "nothing":
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from tlkit.errors import HeadFileError, OptionError, listing
 from tlkit.metrics import SMALLEST, logs, softmax
 from tlkit.options import PredictOptions
 from tlkit.predict.reject import rule_of
-from tlkit.predict.run import Prediction, prepare, together
+from tlkit.predict.run import Prediction, Source, Standing, prepare, standing
 from tlkit.predict.shared import groups
 from tlkit.steps import Tick, finish
 
@@ -113,28 +113,77 @@ def combined(rows: Floats, weights: Floats, combine: str) -> Floats:
     return softmax(np.einsum("h,...hc->...c", weights, logs(rows)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Heads that were placed and started, and are asked about as many lists of paths as one likes.
+
+    Made by `ask`.
+    """
+
+    heads: tuple[Head, ...]
+    options: PredictOptions
+    """Settled."""
+    orders: tuple[NDArray[np.int64], ...]
+    groups: tuple[tuple[int, ...], ...]
+    standing: tuple[Standing, ...]
+    """One of each group."""
+
+    def members(
+        self, paths: Sequence[Path], source: Source | None = None
+    ) -> Iterator[tuple[Prediction, ...] | BadImage]:
+        """For each path what each of H heads makes of it, in the first head's order of classes."""
+        with contextlib.ExitStack() as opened:
+            streams = [
+                opened.enter_context(contextlib.closing(one.over(paths, source)))
+                for one in self.standing
+            ]
+            for answers in zip(*streams, strict=True):
+                found: dict[int, Prediction] = {}
+                bad = None
+                for group, answer in zip(self.groups, answers, strict=True):
+                    if isinstance(answer, BadImage):
+                        bad = answer
+                        continue
+                    found.update(zip(group, answer, strict=True))
+                yield bad or alike(found, self.heads[0].classes, self.orders)
+
+    def predict(
+        self, paths: Sequence[Path], source: Source | None = None
+    ) -> Iterator[Prediction | BadImage]:
+        """What the heads together make of each path, in order.
+
+        `source` is asked for pixels that no disk has; its images are then only named by the paths.
+        """
+        weights = weights_of(self.heads, self.options)
+        rule = rule_of(self.heads, self.options)
+        for one in self.members(paths, source):
+            if isinstance(one, BadImage):
+                yield one
+                continue
+            joined = join(one, weights, self.options.combine)
+            yield replace(joined, unsure=not rule.believes(joined))
+
+
+def ask(heads: Sequence[Head], options: PredictOptions, images: int) -> Asked:
+    """Place at least one head and start its engines for so many images.
+
+    `options` are settled. Raises `HeadFileError`, `OptionError`.
+    """
+    shared = groups(heads)
+    return Asked(
+        heads=tuple(heads),
+        options=options,
+        orders=tuple(match(heads)),
+        groups=tuple(tuple(one) for one in shared),
+        standing=tuple(standing([heads[i] for i in one], options, images) for one in shared),
+    )
+
+
 def members(
     heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
 ) -> Iterator[tuple[Prediction, ...] | BadImage]:
     """For each path what each of H heads makes of it, in the first head's order of classes."""
-    orders = match(heads)
-    shared = groups(heads)
-    with contextlib.ExitStack() as opened:
-        streams = [
-            opened.enter_context(
-                contextlib.closing(together([heads[i] for i in group], paths, options))
-            )
-            for group in shared
-        ]
-        for answers in zip(*streams, strict=True):
-            found: dict[int, Prediction] = {}
-            bad = None
-            for group, answer in zip(shared, answers, strict=True):
-                if isinstance(answer, BadImage):
-                    bad = answer
-                    continue
-                found.update(zip(group, answer, strict=True))
-            yield bad or alike(found, heads[0].classes, orders)
+    yield from ask(heads, options, len(paths)).members(paths)
 
 
 def alike(
@@ -167,15 +216,7 @@ def predict(
 
     With views, each head's probabilities are its mean over them, and then combined.
     """
-    options = finish(settle(heads, options))
-    weights = weights_of(heads, options)
-    rule = rule_of(heads, options)
-    for one in members(heads, paths, options):
-        if isinstance(one, BadImage):
-            yield one
-            continue
-        joined = join(one, weights, options.combine)
-        yield replace(joined, unsure=not rule.believes(joined))
+    yield from ask(heads, finish(settle(heads, options)), len(paths)).predict(paths)
 
 
 def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, None, PredictOptions]:

@@ -23,7 +23,7 @@ from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.calibration import familiarity
 from tlkit.data.batches import even_parts, stretches
-from tlkit.data.images import BadImage
+from tlkit.data.images import BadImage, Pixels
 from tlkit.model.device import Compute, compute_on
 from tlkit.model.engine import Runner, Work, choose, example_for, one_ahead, start, work_of
 from tlkit.options import PredictOptions
@@ -38,6 +38,9 @@ Stretch = Sequence[tuple[int, Seen | BadImage]]
 
 Answers = Callable[[], "list[list[Answer]]"]
 """Waits for the weighted means over the V views: for each image, for each head."""
+
+Source = Callable[[int, int], Pixels]
+"""Position and `at_least_px` -> the pixels of that image. Raises `Unreadable`."""
 
 LARGEST_CHANGE = 0.01
 """Of a probability, by another precision than the head was fitted with, for --precision auto."""
@@ -111,30 +114,57 @@ def together(
 
     Everything that can be refused is refused before an image is read.
     """
+    yield from standing(heads, options, len(paths)).over(paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """H heads of one group with their engines, which can be asked as often as one likes."""
+
+    ready: Ready
+    sure: Ready | None
+    """As fitted, to hold the first images' answers against, where they may be others."""
+    options: PredictOptions
+    images: int
+    """For which the engines were chosen."""
+
+    def over(
+        self, paths: Sequence[Path], source: Source | None = None
+    ) -> Generator[tuple[Prediction, ...] | BadImage, None, None]:
+        """For each path H predictions. `source` is asked for pixels that no disk has."""
+        ready, options = self.ready, self.options
+        px = max(view.shorter_px for view in ready.views)
+        read_ahead = stretches(
+            paths,
+            lambda image, position: seen(image, ready.views, ready.spec),
+            sizes=even_parts(len(paths), max(1, options.batch // len(ready.views))),
+            at_least_px=px,
+            source=None if source is None else lambda position: source(position, px),
+            workers=options.workers,
+        )
+        with contextlib.closing(read_ahead):
+            begun = _begun(read_ahead, ready, self.sure, options, self.images)
+            for stretch, rows in one_ahead(begun):
+                left = iter(rows)
+                for position, one in stretch:
+                    if isinstance(one, BadImage):
+                        yield one
+                        continue
+                    yield tuple(
+                        row.of(head, paths[position])
+                        for head, row in zip(ready.heads, next(left), strict=True)
+                    )
+
+
+def standing(heads: Sequence[Head], options: PredictOptions, images: int) -> Standing:
+    """H heads of one group, placed, with engines for so many images. Raises `OptionError`."""
     ready = prepare(heads, options)
-    # As fitted, to hold the first images' answers against, where they may be others.
     sure: Ready | None = None
     if options.precision == "auto" and ready.compute.precision != heads[0].card.precision:
         sure = replace(ready, compute=compute_on(options.device, heads[0].card.precision))
-    ready = ready.started(options.engine, len(paths))
-    read_ahead = stretches(
-        paths,
-        lambda image, position: seen(image, ready.views, ready.spec),
-        sizes=even_parts(len(paths), max(1, options.batch // len(ready.views))),
-        at_least_px=max(view.shorter_px for view in ready.views),
-        workers=options.workers,
+    return Standing(
+        ready=ready.started(options.engine, images), sure=sure, options=options, images=images
     )
-    with contextlib.closing(read_ahead):
-        for stretch, rows in one_ahead(_begun(read_ahead, ready, sure, options, len(paths))):
-            left = iter(rows)
-            for position, one in stretch:
-                if isinstance(one, BadImage):
-                    yield one
-                    continue
-                yield tuple(
-                    row.of(head, paths[position])
-                    for head, row in zip(heads, next(left), strict=True)
-                )
 
 
 def _begun(

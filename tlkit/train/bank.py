@@ -136,6 +136,15 @@ class Extractor:
         Unreadable images are in `bad` and take no row; the caller decides whether that ends the
         fit. Raises `ImageError` where none can be read, `DiskError` where there is no room.
         """
+        bank = yield from self.look_up(catalog, augmentation, views=views, what=what)
+        if not len(bank.places):
+            raise none_readable(bank.bad)
+        return bank
+
+    def look_up(
+        self, catalog: Catalog, augmentation: Augmentation, *, views: int, what: str
+    ) -> Generator[Tick | Note, None, Bank]:
+        """The same where it does not matter that none can be read."""
         yield Tick(what=what, done=0, total=len(catalog))
         keys = self._keys(catalog, augmentation, views)
         # Copies of one image, seen alike, are computed once: by the first of them.
@@ -165,8 +174,6 @@ class Extractor:
             )
         )
         good = np.setdiff1d(np.arange(len(catalog)), missing[spoilt])
-        if not len(good):
-            raise none_readable(unreadable)
         self.store.refresh()
         exchange(self.store, keys[good].ravel())
         return Bank(
@@ -177,6 +184,12 @@ class Extractor:
             catalog=catalog.take(good),
             bad=unreadable,
         )
+
+    def let_go(self) -> None:
+        """Of rows that were computed, where they are not kept: banks of them cannot be read on."""
+        if not self._keep:
+            self.store = Store(_temporary(), self.store.shape)
+            weakref.finalize(self.store, shutil.rmtree, self.store.folder, ignore_errors=True)
 
     def _keys(self, catalog: Catalog, augmentation: Augmentation, views: int) -> NDArray[np.void]:
         """(N, V)"""
@@ -255,8 +268,7 @@ def extractor(
     Raises `DiskError`, and what `engine.choose` raises.
     """
     keep = keep and cache.limit() > 0
-    own = -(-images // here().size)
-    work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], own)
+    work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], images)
     choice = choose(engine, compute, work)
     with here().first_before_others():
         held = _entry(_about(cut, compute, choice, backbone), answer) if keep else None

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
+from tlkit import cores
 from tlkit.errors import TlkitError
 from tlkit.model.assemble import Cut
 from tlkit.model.device import Compute
-from tlkit.ranks import all_cores, here
+from tlkit.ranks import here
 from tlkit.train.bank import Bank
 from tlkit.train.events import Epoch
 from tlkit.train.judge import Judge
@@ -251,7 +252,7 @@ def threads_for(products: int) -> Iterator[None]:
     """
     before = torch.get_num_threads()
     # Other processes of this machine wait meanwhile.
-    many = all_cores() if here().several else before
+    many = cores.every() if here().several else before
     torch.set_num_threads(1 if products < ONE_THREAD_PRODUCTS else many)
     try:
         # scipy's L-BFGS solves systems of a dozen numbers, at a hundred times their price in more.

@@ -1,0 +1,182 @@
+"""Scoring: what heads make of a long list of images, as Parquet parts: `score`.
+
+In: what names images, head files, a folder for the results. Out: parts and a manifest (job.py).
+The heads are asked as `predict` asks them, with the engine that it would choose for the whole list.
+What differs is which images go through the network together: those of one shard. That changes a
+probability by rounding and nothing else; one shard that holds all is bit for bit the same.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlkit import runs
+from tlkit.artifact import load_all
+from tlkit.card import versions
+from tlkit.classifier import Paths, as_paths
+from tlkit.data.images import Pixels, Unreadable, decode
+from tlkit.errors import OptionError, TlkitError, briefly
+from tlkit.options import PredictOptions, ScoreOptions, declared, own_parameters, signature
+from tlkit.predict.ensemble import ask, settle
+from tlkit.predict.layout import layout_for
+from tlkit.predict.run import Source
+from tlkit.scale import places
+from tlkit.scale.job import Job, begin, digest_of
+from tlkit.scale.listing import listed
+from tlkit.scale.pool import Written, refuse_missing, run
+from tlkit.steps import Tick, finish
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from tlkit.scale.pool import Do
+
+IDLE = ("batch", "device", "workers")
+"""Options that change a probability by rounding at most: a job may go on with others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Heads, as their files are, and how they are asked. See `pool.Work`."""
+
+    heads: tuple[bytes, ...]
+    weights: bytes
+    """The weight file of heads that were fitted on one."""
+    options: PredictOptions
+    """Settled."""
+    top: int
+
+    @property
+    def device(self) -> str:
+        return self.options.device
+
+    def begin(self, job: Job) -> Do:
+        with tempfile.TemporaryDirectory(prefix="tlkit-") as name:
+            files = [Path(name) / f"{number}.safetensors" for number in range(len(self.heads))]
+            for file, data in zip(files, self.heads, strict=True):
+                file.write_bytes(data)
+            weights = Path(name) / "weights"
+            weights.write_bytes(self.weights)
+            heads = load_all(files, weights=str(weights) if self.weights else "")
+        asked = ask(heads, self.options, job.images)
+        layout = layout_for(self.options, self.top, len(heads[0].classes))
+
+        def done(rows: pyarrow.Table) -> pyarrow.Table:
+            names = [os.fsdecode(one) for one in rows.column("path").to_pylist()]
+            where = [one if places.is_uri(one) else os.path.join(job.folder, one) for one in names]
+            answers = asked.predict([Path(one) for one in where], _source(where))
+            # The names as they were given: a path knows no URI.
+            cells = [[name, *layout.row(one)[1:]] for name, one in zip(names, answers, strict=True)]
+            return layout.table(cells)
+
+        return done
+
+
+def _source(where: Sequence[str]) -> Source | None:
+    """What fetches pixels that are on no disk; None where all are."""
+    if not any(places.is_uri(one) for one in where):
+        return None
+
+    def pixels(position: int, at_least_px: int) -> Pixels:
+        try:
+            data = places.read(where[position])
+        except (OSError, TlkitError) as error:
+            raise Unreadable(briefly(error)) from error
+        return decode(data, at_least_px=at_least_px)
+
+    return pixels
+
+
+def score(
+    paths: Paths,
+    out: str | Path,
+    *,
+    head: Paths | None = None,
+    weights: str | Path = "",
+    top: int = 3,
+    **options: Any,
+) -> Written:
+    """Predict a long list of images into a folder of Parquet parts; go on where one was stopped.
+
+    `paths` are files, folders, globs, Parquet manifests with a column `path`, and URIs; `out` is a
+    folder, or a URI. `options` are the fields of `tlkit.ScoreOptions`: with `ray` the work is
+    spread over a cluster. `head` and `weights` as in `tlkit.load`. Raises `TlkitError`.
+    """
+    given = [str(one) for one in ([paths] if isinstance(paths, str | Path) else paths)]
+    asked = Asked(paths=tuple(given), out=str(out), head=head, weights=str(weights), top=top)
+    return finish(score_events(asked, ScoreOptions.of(options)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is to be scored, by whom, and where that is written."""
+
+    paths: tuple[str, ...]
+    out: str
+    head: Paths | None = None
+    weights: str = ""
+    top: int = 3
+
+
+def score_events(asked: Asked, options: ScoreOptions) -> Generator[Tick, None, Written]:
+    """The same step by step. Yields ticks."""
+    refuse_missing(options)
+    if options.precision == "auto":
+        raise OptionError(
+            "each shard has first images of its own, by which the precision would be chosen",
+            found="--precision auto",
+            expected="as-fitted, fp32 or bf16",
+            do="name one; `tlkit predict --precision auto` says of a few images what it takes",
+        )
+    files = _files(asked.head)
+    # Read here, too: what can be refused is refused before a cluster is asked.
+    heads = load_all(files, weights=asked.weights)
+    settled = yield from settle(heads, PredictOptions(**_predicting(options)))
+    work = Scoring(
+        heads=tuple(file.read_bytes() for file in files),
+        weights=Path(asked.weights).read_bytes() if asked.weights else b"",
+        options=settled,
+        top=asked.top,
+    )
+    plan = {
+        "what": "predictions",
+        "paths": list(asked.paths),
+        "folder": os.getcwd(),
+        "heads": [digest_of(one) for one in work.heads],
+        "weights": digest_of(work.weights) if asked.weights else "",
+        "--top": asked.top,
+        **{
+            one.flag: getattr(settled, one.name)
+            for one in declared(PredictOptions)
+            if one.name not in IDLE
+        },
+        "versions": versions(),
+    }
+    job = begin(asked.out, plan, lambda: _list(asked.paths), shard=options.shard)
+    return (yield from run(job, work, options, what="predicting"))
+
+
+def _files(head: Paths | None) -> list[Path]:
+    named = [runs.newest()] if head is None else as_paths(head)
+    return [file for one in named for file in runs.heads_in(one)]
+
+
+def _predicting(options: ScoreOptions) -> dict[str, Any]:
+    return {one.name: getattr(options, one.name) for one in declared(PredictOptions)}
+
+
+def _list(given: Sequence[str]) -> Iterator[pyarrow.Table]:
+    import pyarrow
+
+    paths = [os.fsencode(one) for one in listed(given)]
+    yield pyarrow.table({"path": pyarrow.array(paths, pyarrow.binary())})
+
+
+score.__signature__ = signature(  # type: ignore[attr-defined]
+    own_parameters(score), ScoreOptions, returns=Written
+)
