@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +121,26 @@ def test_a_deletion_that_was_stopped_leaves_nothing_that_looks_whole(three, monk
     assert not (cache.root() / f"a{ID}").exists()
     cache.prune([])
     assert len(list(cache.root().iterdir())) == 2
+
+
+def test_a_lock_that_another_process_took_for_that_of_a_dead_one_is_made_anew(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path))
+    acquire, tried = cache.FileLock.acquire, []
+
+    def removed_at_first(self, timeout):
+        got = acquire(self, timeout=timeout)
+        tried.append(Path(self.lock_file))
+        if len(tried) == 1:
+            tried[0].unlink()
+        return got
+
+    monkeypatch.setattr(cache.FileLock, "acquire", removed_at_first)
+    lock = cache.begin(tmp_path / "a", {"what": "rows"})
+    monkeypatch.undo()
+    assert len(tried) == 2
+    assert Path(lock.lock_file) == tried[1] != tried[0]
+    assert cache.is_held(tmp_path / "a")
+    cache.end(lock)
+    assert not cache.is_held(tmp_path / "a")

@@ -67,6 +67,10 @@ def limit() -> int:
     )
 
 
+PROBE_S = 10.0
+"""More than it takes to see whether a lock is held."""
+
+
 def begin(path: Path, about: Mapping[str, str]) -> FileLock:
     """Make an entry, or note that it is used, and hold it: it is not deleted until the lock is
     released, or the process ends. Any number of processes may hold one. Raises `DiskError`.
@@ -74,10 +78,20 @@ def begin(path: Path, about: Mapping[str, str]) -> FileLock:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         is_held(path)  # which removes the locks of those that were killed
-        lock = FileLock(path / f"{os.getpid()}-{secrets.token_hex(4)}{LOCK}")
-        lock.acquire(timeout=0)
+        lock = _own_lock(path)
     write_text(path / ABOUT, json.dumps(about, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     return lock
+
+
+def _own_lock(path: Path) -> FileLock:
+    """A lock in an entry, held. Raises `OSError`."""
+    while True:
+        lock = FileLock(path / f"{os.getpid()}-{secrets.token_hex(4)}{LOCK}")
+        # Another process may try it just now, and remove it, for it was not held yet.
+        lock.acquire(timeout=PROBE_S)
+        if Path(lock.lock_file).exists():
+            return lock
+        lock.release()
 
 
 def end(lock: FileLock) -> None:

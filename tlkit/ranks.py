@@ -10,6 +10,7 @@ Not here: gradients (train/together.py), starting processes (launch.py).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -153,6 +154,8 @@ def _join() -> None:
     distributed.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
     )
+    # Its threads must not outlive what they use.
+    atexit.register(distributed.destroy_process_group)
 
 
 def _cpu() -> Any:

@@ -140,7 +140,7 @@ def test_streams_are_closed_when_nobody_wants_more(heads, colours):
         return [one for one in threading.enumerate() if one.name.startswith("tlkit-read")]
 
     before = len(readers())
-    stream = members(heads, scan(colours).paths * 20, PredictOptions(batch=2))
+    stream = members(heads, list(scan(colours).paths) * 20, PredictOptions(batch=2))
     next(stream)
     assert len(readers()) > before
     stream.close()

@@ -103,8 +103,11 @@ def test_the_theme_is_the_systems_until_the_switch_says_otherwise(opened):
     switch.click()
     assert colour(page) == "rgb(255, 255, 255)"
     assert switch.get_attribute("aria-pressed") == "false"
-    page.wait_for_timeout(500)  # the browser writes down what it remembers by and by
-    page.reload()
+    for _ in range(20):  # the browser writes down what it remembers by and by
+        page.wait_for_timeout(500)
+        page.reload()
+        if colour(page) == "rgb(255, 255, 255)":
+            break
     assert colour(page) == "rgb(255, 255, 255)"
 
 

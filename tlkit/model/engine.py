@@ -347,6 +347,7 @@ def _openvino(
     wanted = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
     if (most := cores.limit()) is not None:
         wanted["INFERENCE_NUM_THREADS"] = str(most)
+        wanted["ENABLE_CPU_PINNING"] = "NO"  # each process would take the same cores
     with contextlib.ExitStack() as stack:
         if keep == "nothing":
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
