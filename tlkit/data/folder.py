@@ -446,11 +446,15 @@ def _names_in(folder: str) -> tuple[list[str], list[str]]:
     """Names of the files and of the folders in a folder, each sorted. Raises `OSError`."""
     files: list[str] = []
     folders: list[str] = []
+    is_file = files.append
     for entry in os.scandir(folder):
         try:  # not by `_is_folder`: a call for each name would take longer than the disk
-            (folders if entry.is_dir() else files).append(entry.name)
+            if entry.is_dir():
+                folders.append(entry.name)
+            else:
+                is_file(entry.name)
         except OSError:
-            files.append(entry.name)
+            is_file(entry.name)
     files.sort()
     folders.sort()
     return files, folders
