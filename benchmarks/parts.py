@@ -18,8 +18,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from measuring import table
+
+if TYPE_CHECKING:
+    from tlkit.backbone import InputSpec
+    from tlkit.data.folder import Catalog
+    from tlkit.model.assemble import Cut
+    from tlkit.model.device import Compute
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:
@@ -31,6 +38,44 @@ def seconds(work: Callable[[], object], repeat: int = 3) -> float:
         work()
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
+
+
+def frozen(backbone: str, weights: str, classes: int) -> tuple[Cut, Compute]:
+    """The network whose features a fit would take, placed."""
+    from tlkit.model.build import Plan, build
+    from tlkit.model.device import compute_on
+    from tlkit.plugins import choose
+
+    plan = Plan(
+        weights=weights, attach="replace", head="linear", hidden=1, dropout=0.0, pool="keep",
+        freeze="features", seed=0,
+    )  # fmt: skip
+    cut = build(choose(backbone).backbone, plan, classes).cut
+    compute = compute_on("cpu", "auto")
+    compute.place(cut.model)
+    return cut, compute
+
+
+def first(folder: Path, photos: int) -> Catalog:
+    """So many of the training photos."""
+    import numpy as np
+
+    from tlkit.data.folder import scan_parts
+
+    catalog = scan_parts(folder).train
+    return catalog.take(np.arange(len(catalog))[:photos])
+
+
+def decode(catalog: Catalog, spec: InputSpec) -> None:
+    """Read and resize every photo."""
+    from tlkit.data.batches import batches, even_parts
+    from tlkit.data.transforms import plain
+
+    for _ in batches(
+        catalog.paths, lambda image, position: plain(spec, image),
+        sizes=even_parts(len(catalog), 32), at_least_px=spec.resize_px,
+    ):  # fmt: skip
+        pass
 
 
 def as_peers_run_it(backbone: str, weights: str, photos: int) -> float:
@@ -64,37 +109,17 @@ if __name__ == "__main__":
     parser.add_argument("--engines", default="eager,openvino")
     given = parser.parse_args()
 
-    import numpy as np
     import torch
 
-    from tlkit.data.batches import batches, even_parts
-    from tlkit.data.folder import scan_parts
-    from tlkit.data.transforms import augmentation, plain
-    from tlkit.model.build import Plan, build
-    from tlkit.model.device import compute_on
+    from tlkit.data.transforms import augmentation
     from tlkit.model.engine import Runner, start, work_of
     from tlkit.model.engine import choose as engine
-    from tlkit.plugins import choose
     from tlkit.steps import finish
     from tlkit.train.bank import extractor
 
-    catalog = scan_parts(given.folder).train
-    catalog = catalog.take(np.arange(len(catalog))[: given.photos])
-    plan = Plan(
-        weights=given.weights, attach="replace", head="linear", hidden=1, dropout=0.0,
-        pool="keep", freeze="features", seed=0,
-    )  # fmt: skip
-    cut = build(choose(given.backbone).backbone, plan, len(catalog.classes)).cut
-    compute = compute_on("cpu", "auto")
-    compute.place(cut.model)
+    catalog = first(given.folder, given.photos)
+    cut, compute = frozen(given.backbone, given.weights, len(catalog.classes))
     spec = cut.model.spec
-
-    def decoded() -> None:
-        for _ in batches(
-            catalog.paths, lambda image, position: plain(spec, image),
-            sizes=even_parts(len(catalog), 32), at_least_px=spec.resize_px,
-        ):  # fmt: skip
-            pass
 
     def both(runner: Runner, name: str) -> None:
         runs = extractor(cut, compute, backbone="", engine=name, images=10**9, keep=False)
@@ -105,7 +130,7 @@ if __name__ == "__main__":
         for _ in range(rounds):
             runner(images)
 
-    decode_s = seconds(decoded) / len(catalog)
+    decode_s = seconds(partial(decode, catalog, spec)) / len(catalog)
     images = torch.randint(0, 256, (32, spec.channels, spec.crop_px, spec.crop_px)).byte()
     work, _ = work_of(cut.frozen, compute, images[:1], 10**9)
     rounds = max(1, given.photos // 32)

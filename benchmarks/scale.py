@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from measuring import table
+from parts import decode, first, frozen, seconds
 
 SIZES = (10**6, 10**8, 10**10)
 CLASSES = 10
@@ -49,17 +48,6 @@ class Machine:
     """MB a second."""
     memory: float
     """GB for rows."""
-
-
-def seconds(work: Callable[[], object], repeat: int = 3) -> float:
-    """The median of several runs, after one that warms up."""
-    work()
-    taken = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
 
 
 def stages(photo: Photo, machine: Machine, images: int, machines: int) -> dict[str, float]:
@@ -92,39 +80,18 @@ def in_words(duration_s: float) -> str:
 
 
 def measured(folder: Path, photos: int, backbone: str, engine_name: str) -> Photo:
-    import numpy as np
     import torch
 
-    from tlkit.data.batches import batches, even_parts
-    from tlkit.data.folder import scan, scan_parts
-    from tlkit.data.transforms import plain
-    from tlkit.model.build import Plan, build
-    from tlkit.model.device import compute_on
+    from tlkit.data.folder import scan
     from tlkit.model.engine import choose as engine
     from tlkit.model.engine import start, work_of
-    from tlkit.plugins import choose
     from tlkit.train import probe
     from tlkit.train.store import KEY_BYTES
 
     cores = os.cpu_count() or 1
-    catalog = scan_parts(folder).train
-    catalog = catalog.take(np.arange(len(catalog))[:photos])
-    plan = Plan(
-        weights="default", attach="replace", head="linear", hidden=1, dropout=0.0, pool="keep",
-        freeze="features", seed=0,
-    )  # fmt: skip
-    cut = build(choose(backbone).backbone, plan, CLASSES).cut
-    compute = compute_on("cpu", "auto")
-    compute.place(cut.model)
+    catalog = first(folder, photos)
+    cut, compute = frozen(backbone, "default", CLASSES)
     spec = cut.model.spec
-
-    def decoded() -> None:
-        for _ in batches(
-            catalog.paths, lambda image, position: plain(spec, image),
-            sizes=even_parts(len(catalog), 32), at_least_px=spec.resize_px,
-        ):  # fmt: skip
-            pass
-
     images = torch.randint(0, 256, (32, spec.channels, spec.crop_px, spec.crop_px)).byte()
     work, answer = work_of(cut.frozen, compute, images[:1], 10**9)
     choice = engine(engine_name, compute, work)
@@ -164,7 +131,7 @@ def measured(folder: Path, photos: int, backbone: str, engine_name: str) -> Phot
     return Photo(
         list_s=list_s,
         kilobytes=sum(one.stat().st_size for one in catalog.paths) / len(catalog) / 1e3,
-        decode_s=seconds(decoded) / len(catalog) * cores,
+        decode_s=seconds(lambda: decode(catalog, spec)) / len(catalog) * cores,
         network_s=seconds(lambda: runner(images)) / len(images) * cores,
         row_bytes=row_bytes,
         solve_s=solve_s * cores,

@@ -109,9 +109,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def sha256_of(text: str) -> str:
-    """What tells a card, or the counts of a checkpoint, from any other."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def sha256_of(content: str | bytes) -> str:
+    """What tells a card, the counts of a checkpoint, or a file's bytes from any other."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return hashlib.sha256(data).hexdigest()
 
 
 def parsed(path: Path, text: str, stated: str) -> Card:

@@ -6,12 +6,12 @@ Next door: fitting.py (making a head). This module needs nothing of train/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlkit import artifact, runs
+from tlkit import artifact
 from tlkit.artifact import Head
 from tlkit.card import Card
 from tlkit.data.folder import find_images, scan_for_judging
@@ -23,9 +23,8 @@ from tlkit.plugins import Found, find
 from tlkit.predict.ensemble import match, predict, settle
 from tlkit.predict.run import Prediction
 from tlkit.report.evaluation import judge
+from tlkit.runs import Paths, as_paths, head_files
 from tlkit.steps import finish
-
-Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,25 +85,13 @@ class Classifier:
         return finish(settle(self.heads, learning)).head_weights
 
 
-def as_paths(paths: Paths) -> list[Path]:
-    """One path or several, as `Path`s."""
-    return [Path(paths)] if isinstance(paths, str | Path) else [Path(one) for one in paths]
-
-
 def load(head: Paths | None = None, *, weights: str | Path = "") -> Classifier:
     """A head from its file or run folder; the newest run's where none is named.
 
     Several, or the run folder of a cross-validation, make one classifier of all of them. `weights`
     is the weight file for heads that were fitted on one. Raises `TlkitError`.
     """
-    named = [runs.newest()] if head is None else as_paths(head)
-    if not named:
-        raise OptionError(
-            "there is no head to load", found="an empty list", expected="at least one head",
-            do="name one, or leave the list out for the newest run",
-        )  # fmt: skip
-    files = [file for one in named for file in runs.heads_in(one)]
-    heads = artifact.load_all(files, weights=str(weights))
+    heads = artifact.load_all(head_files(head), weights=str(weights))
     match(heads)
     return Classifier(heads=heads)
 

@@ -160,7 +160,8 @@ def _made(
     """
     with contextlib.ExitStack() as stack:
         if here().first:
-            refuse_occupied(run, replace=replace)
+            if resume:  # else it was refused before the folder was read
+                refuse_occupied(run, replace=replace)
             refuse_unwritable(run)
             stack.enter_context(runs.held(run))
             folder = runs.checkpoint_of(run)

@@ -53,7 +53,9 @@ def launch(arguments: Sequence[str], count: int, *, tell: Callable[[str], object
 
     # What it tells are tracebacks of its own.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
-    for left in reversed(range(AGAIN + 1)):
+    started = 0
+    while True:
+        started += 1
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -71,9 +73,8 @@ def launch(arguments: Sequence[str], count: int, *, tell: Callable[[str], object
         except ChildFailedError as error:
             ended = [one.exitcode for one in error.failures.values()]
             status = next((one for one in ended if one in OURS), None)
-            if status is not None or not left:
+            if status is not None or started > AGAIN:
                 return status or 1
         tell("a process was lost: all are started again, and go on")
         if "--resume" not in arguments:
             arguments = [*arguments, "--resume"]
-    return 1

@@ -125,6 +125,13 @@ class Checked:
         }
         return cls(**{**values, **paths})
 
+    def narrowed(self, record: type[Options]) -> Options:
+        """Another record, with the options that both have as they are here."""
+        own = {one.name for one in declared(type(self))}
+        return record(
+            **{one.name: getattr(self, one.name) for one in declared(record) if one.name in own}
+        )
+
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         return {

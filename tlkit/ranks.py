@@ -61,11 +61,12 @@ class Ranks:
         """What the first process, or the one of that rank, has given here."""
         if not self.several:
             return value
+        import torch
         from torch import distributed
 
         _join()
         box: list[Any] = [value if self.rank == of else None]
-        distributed.broadcast_object_list(box, src=of, device=_cpu())
+        distributed.broadcast_object_list(box, src=of, device=torch.device("cpu"))
         found: T = box[0]
         return found
 
@@ -156,9 +157,3 @@ def _join() -> None:
     )
     # Its threads must not outlive what they use.
     atexit.register(distributed.destroy_process_group)
-
-
-def _cpu() -> Any:
-    import torch
-
-    return torch.device("cpu")

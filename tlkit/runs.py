@@ -35,7 +35,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlkit.errors import RunFolderError, briefly
+from tlkit.errors import OptionError, RunFolderError, briefly
 from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
@@ -56,6 +56,9 @@ MOST_TOLD = 1 << 17
 
 RUNS = Path("runs")
 LOCK = "lock"
+
+Paths = str | Path | Sequence[str | Path]
+"""One path or several, as users name heads and photos."""
 
 
 def next_free(folder: Path, backbone: str) -> Path:
@@ -168,6 +171,25 @@ def heads_in(path: Path) -> list[Path]:
     # fold-10 comes behind fold-9.
     folds.sort(key=lambda one: (len(one.parent.name), one.parent.name))
     return folds or [path / HEAD]
+
+
+def as_paths(paths: Paths) -> list[Path]:
+    """One path or several, as `Path`s."""
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(one) for one in paths]
+
+
+def head_files(head: Paths | None) -> list[Path]:
+    """The files that heads and run folders mean; the newest run's where none is named.
+
+    Raises `OptionError`, `RunFolderError`.
+    """
+    named = [newest()] if head is None else as_paths(head)
+    if not named:
+        raise OptionError(
+            "there is no head to load", found="an empty list", expected="at least one head",
+            do="name one, or leave the list out for the newest run",
+        )  # fmt: skip
+    return [file for one in named for file in heads_in(one)]
 
 
 def short_names(heads: Sequence[Path], *, taken: Collection[str] = ()) -> list[str]:

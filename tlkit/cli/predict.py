@@ -8,7 +8,6 @@ import io
 import json
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +130,7 @@ def command(
     from tlkit.steps import Tick
 
     if options.ray:
-        _spread(Named(paths=paths, heads=heads, weights=weights, top=top), form, out, options)
+        _spread(paths, heads, weights, top, form, out, options)
         return
     options.refuse([one.name for one in declared(SpreadOptions)], "--ray auto, or an address")
     form = _form(form, out)
@@ -156,17 +155,15 @@ def command(
         sys.exit(1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """What is to be predicted, and by whom."""
-
-    paths: tuple[str, ...]
-    heads: tuple[str, ...]
-    weights: str
-    top: int
-
-
-def _spread(named: Named, form: str | None, out: str | None, options: ScoreOptions) -> None:
+def _spread(
+    paths: tuple[str, ...],
+    heads: tuple[str, ...],
+    weights: str,
+    top: int,
+    form: str | None,
+    out: str | None,
+    options: ScoreOptions,
+) -> None:
     """Predict on a cluster."""
     from tlkit.cli import show
     from tlkit.errors import OptionError
@@ -180,13 +177,7 @@ def _spread(named: Named, form: str | None, out: str | None, options: ScoreOptio
             do="add --out DIR" if out is None else "leave --format out",
         )
     show.decisions()
-    asked = Asked(
-        paths=named.paths,
-        out=out,
-        head=list(named.heads) or None,
-        weights=named.weights,
-        top=named.top,
-    )
+    asked = Asked(paths=paths, out=out, head=list(heads) or None, weights=weights, top=top)
     spread(score_events(asked, options))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tlkit.card import versions
+from tlkit.card import sha256_of, versions
 from tlkit.data.folder import Catalog, scan_parts
 from tlkit.data.names import Names
 from tlkit.data.transforms import augmentation
@@ -33,7 +33,7 @@ from tlkit.options import (
     signature,
 )
 from tlkit.plugins import choose
-from tlkit.scale.job import Job, begin, digest_of
+from tlkit.scale.job import Job, begin
 from tlkit.scale.pool import Written, refuse_missing, run
 from tlkit.steps import Tick, finish
 from tlkit.train.bank import Bank, Extractor, extractor
@@ -81,7 +81,7 @@ class Extracting:
 def extractor_for(options: FeatureOptions, images: int) -> Extractor:
     """What runs the frozen part over so many images, as a fit would. Raises `TlkitError`."""
     backbone = choose(options.backbone).backbone
-    fit = settle(_fit_options(options), weight_sets(backbone))
+    fit = settle(options.narrowed(FitOptions), weight_sets(backbone))
     compute = compute_on(fit.device, fit.precision, fit.layout)
     cut = build(backbone, plan_of(fit), CLASSES).cut
     if not cut.has_bank:
@@ -99,17 +99,6 @@ def extractor_for(options: FeatureOptions, images: int) -> Extractor:
         engine=fit.engine,
         images=images,
         workers=fit.workers,
-    )
-
-
-def _fit_options(options: FeatureOptions) -> FitOptions:
-    spread = {one.name for one in declared(SpreadOptions)}
-    return FitOptions(
-        **{
-            one.name: getattr(options, one.name)
-            for one in declared(FeatureOptions)
-            if one.name not in spread
-        }
     )
 
 
@@ -192,7 +181,7 @@ def features_events(
         "what": "features",
         "folder": os.getcwd(),
         "images": str(folder),
-        "weight file": digest_of(work.weights) if own else "",
+        "weight file": sha256_of(work.weights) if own else "",
         **{
             one.flag: getattr(options, one.name)
             for one in declared(FeatureOptions)

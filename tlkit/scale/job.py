@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tlkit.card import sha256_of
 from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing
 from tlkit.scale.places import inside, is_uri, make_folder, names, on_disk, opened, read, write
 
@@ -198,7 +199,7 @@ def begin(
     _must_be_whole(out, known)
     return Job(
         out=out,
-        id=digest_of(json.dumps(known, sort_keys=True).encode()),
+        id=sha256_of(json.dumps(known, sort_keys=True)),
         images=known["images"],
         shard=shard,
         folder=plan["folder"],
@@ -220,7 +221,7 @@ def _write_list(out: str, tables: Iterator[pyarrow.Table], shard: int) -> dict[s
     file = io.BytesIO()
     parquet.write_table(table, file, row_group_size=shard)
     write(inside(out, LIST), file.getvalue())
-    return {"images": len(table), "list": digest_of(file.getvalue())}
+    return {"images": len(table), "list": sha256_of(file.getvalue())}
 
 
 def _read_plan(out: str) -> dict[str, Any]:
@@ -290,13 +291,8 @@ def _part(shard: int, table: pyarrow.Table, data: bytes) -> Part:
         shard=shard,
         rows=len(table),
         bad=len(told),
-        sha256=digest_of(data),
+        sha256=sha256_of(data),
         unreadable=tuple(
             zip(first.column("path").to_pylist(), first.column("error").to_pylist(), strict=True)
         ),
     )
-
-
-def digest_of(data: bytes) -> str:
-    """SHA-256 in letters."""
-    return hashlib.sha256(data).hexdigest()

@@ -15,18 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlkit import runs
 from tlkit.artifact import load_all
-from tlkit.card import versions
-from tlkit.classifier import Paths, as_paths
+from tlkit.card import sha256_of, versions
 from tlkit.data.images import Pixels, Unreadable, decode
 from tlkit.errors import OptionError, TlkitError, briefly
 from tlkit.options import PredictOptions, ScoreOptions, declared, own_parameters, signature
 from tlkit.predict.ensemble import ask, settle
 from tlkit.predict.layout import layout_for
 from tlkit.predict.run import Source
+from tlkit.runs import Paths, head_files
 from tlkit.scale import places
-from tlkit.scale.job import Job, begin, digest_of
+from tlkit.scale.job import Job, begin
 from tlkit.scale.listing import listed
 from tlkit.scale.pool import Written, refuse_missing, run
 from tlkit.steps import Tick, finish
@@ -133,10 +132,10 @@ def score_events(asked: Asked, options: ScoreOptions) -> Generator[Tick, None, W
             expected="as-fitted, fp32 or bf16",
             do="name one; `tlkit predict --precision auto` says of a few images what it takes",
         )
-    files = _files(asked.head)
+    files = head_files(asked.head)
     # Read here, too: what can be refused is refused before a cluster is asked.
     heads = load_all(files, weights=asked.weights)
-    settled = yield from settle(heads, PredictOptions(**_predicting(options)))
+    settled = yield from settle(heads, options.narrowed(PredictOptions))
     work = Scoring(
         heads=tuple(file.read_bytes() for file in files),
         weights=Path(asked.weights).read_bytes() if asked.weights else b"",
@@ -147,8 +146,8 @@ def score_events(asked: Asked, options: ScoreOptions) -> Generator[Tick, None, W
         "what": "predictions",
         "paths": list(asked.paths),
         "folder": os.getcwd(),
-        "heads": [digest_of(one) for one in work.heads],
-        "weights": digest_of(work.weights) if asked.weights else "",
+        "heads": [sha256_of(one) for one in work.heads],
+        "weights": sha256_of(work.weights) if asked.weights else "",
         "--top": asked.top,
         **{
             one.flag: getattr(settled, one.name)
@@ -159,15 +158,6 @@ def score_events(asked: Asked, options: ScoreOptions) -> Generator[Tick, None, W
     }
     job = begin(asked.out, plan, lambda: _list(asked.paths), shard=options.shard)
     return (yield from run(job, work, options, what="predicting"))
-
-
-def _files(head: Paths | None) -> list[Path]:
-    named = [runs.newest()] if head is None else as_paths(head)
-    return [file for one in named for file in runs.heads_in(one)]
-
-
-def _predicting(options: ScoreOptions) -> dict[str, Any]:
-    return {one.name: getattr(options, one.name) for one in declared(PredictOptions)}
 
 
 def _list(given: Sequence[str]) -> Iterator[pyarrow.Table]:

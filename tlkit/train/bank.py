@@ -174,8 +174,9 @@ class Extractor:
             )
         )
         good = np.setdiff1d(np.arange(len(catalog)), missing[spoilt])
-        self.store.refresh()
-        exchange(self.store, keys[good].ravel())
+        if here().several:
+            self.store.refresh()
+            exchange(self.store, keys[good].ravel())
         return Bank(
             rows=self.store.rows,
             places=self.store.find(keys[good]),
