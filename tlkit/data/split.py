@@ -47,14 +47,22 @@ def split(parts: Parts, *, val_fraction: float, seed: int, group_by: str = "") -
     if group_by:
         chosen = _held_groups(parts.train, groups(parts.train, group_by), val_fraction, seed)
         return _parted(parts, np.flatnonzero(chosen))
-    held_out = []
-    for label in range(len(parts.train.classes)):
-        members = np.flatnonzero(parts.train.labels == label)
+    return _parted(parts, held_out(parts.train, val_fraction, seed))
+
+
+def held_out(catalog: Catalog, fraction: float, seed: int) -> NDArray[np.int64]:
+    """Positions, sorted, of a stratified share of the images; of every class one is left at least.
+
+    Every class has two images or more.
+    """
+    found = []
+    for label in range(len(catalog.classes)):
+        members = np.flatnonzero(catalog.labels == label)
         # scikit-learn's stratified split may leave a class of two or three with none held out.
-        count = min(max(1, round(len(members) * val_fraction)), len(members) - 1)
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         order = np.random.default_rng([seed, label]).permutation(len(members))
-        held_out.append(members[order[:count]])
-    return _parted(parts, np.sort(np.concatenate(held_out)))
+        found.append(members[order[:count]])
+    return np.sort(np.concatenate(found))
 
 
 def folds(parts: Parts, *, count: int, seed: int, group_by: str = "") -> tuple[Splits, ...]:

@@ -149,7 +149,7 @@ def train(
     val_probabilities = probabilities(course.val_logits())
     unseen = _unseen(last, compute, course, best, val_probabilities)
     if last.recipe.refit:
-        yield from _refit(options, last.cut, compute, course, best)
+        yield from refit(options, last.cut, compute, course, best)
     similarities = None
     if course.banks is not None:
         similarities = familiarise(last.cut, compute, *course.banks, seed=options.seed)
@@ -633,7 +633,7 @@ def _steps(phase: Phase, compute: Compute, course: Course) -> tuple[torch.optim.
     return optimizer_for(phase.cut, phase.options, phase.recipe.optimizer), loss
 
 
-def _refit(
+def refit(
     options: FitOptions, cut: Cut, compute: Compute, course: Course, best: Epoch
 ) -> Iterator[Note]:
     """Let the head learn from the validation images too, now that they have chosen."""

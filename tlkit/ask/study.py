@@ -1,0 +1,110 @@
+"""Study: the features of a folder's images by one backbone, and heads on any of the images.
+
+In: the options of a fit, catalogs. Out: a `Study`. The frozen part runs once over all images, or
+not at all where the bank holds them; each head is then a matter of a second, solved as `tlkit fit`
+would, and thrown away when it has been asked.
+Next door: train/folds.py (heads of a cross-validation, which are kept).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tlkit.artifact import tensors_of
+from tlkit.data.folder import Catalog
+from tlkit.data.split import Splits, held_out
+from tlkit.data.transforms import augmentation
+from tlkit.errors import OptionError
+from tlkit.model.build import build, weight_sets
+from tlkit.model.device import Compute, compute_on
+from tlkit.options import FitOptions
+from tlkit.plugins import choose
+from tlkit.steps import finish
+from tlkit.train.bank import Bank
+from tlkit.train.events import Event
+from tlkit.train.judge import bank_logits, probabilities
+from tlkit.train.probe import threads_for
+from tlkit.train.recipe import plan_of, settle
+from tlkit.train.run import (
+    Phase,
+    about_bad,
+    bank_course,
+    extractor_for,
+    keep_best,
+    prepare,
+    refit,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Features by one backbone, and the head that is trained on them again and again."""
+
+    phase: Phase
+    compute: Compute
+    banks: tuple[Bank, ...]
+    """One of each catalog, of the images that could be read, in their order."""
+    begin: Mapping[str, Tensor]
+    """The head before any training."""
+
+    def told(self, learn: Bank, judged: Sequence[Bank], *, seed: int) -> list[NDArray[np.float64]]:
+        """(n, C) probabilities of the images of each bank by a head that has learnt from `learn`.
+
+        As in a fit, a share of what it learns from chooses the penalty or the epoch, and a solved
+        head learns from all of it then. `seed` decides the share. Every class of `learn` has two
+        images or more.
+        """
+        options, cut = replace(self.phase.options, seed=seed), self.phase.cut
+        held = held_out(learn.catalog, options.val_fraction, seed)
+        train = learn.take(np.setdiff1d(np.arange(len(learn.labels)), held), views=1)
+        val = learn.take(held, views=1)
+        cut.put(self.begin)
+        with threads_for(train.numbers * len(learn.catalog.classes)):
+            course = bank_course(
+                options, cut, self.compute, (train, val), test=None,
+                classes=len(learn.catalog.classes),
+            )  # fmt: skip
+            phase = replace(self.phase, options=options)
+            _, best = finish(keep_best(phase, self.compute, course, None))
+            if phase.recipe.refit:
+                for _ in refit(options, cut, self.compute, course, best):
+                    pass
+            return [probabilities(bank_logits(cut, self.compute, one)) for one in judged]
+
+
+def study(options: FitOptions, catalogs: Sequence[Catalog]) -> Generator[Event, None, Study]:
+    """Run the frozen part over every image of the catalogs, which have the same classes.
+
+    Raises every `TlkitError` that a fit with these options raises, and `OptionError` where more
+    than a head on stored features would be trained.
+    """
+    # Heads are learnt from the plain view alone: in them it makes no difference that we measured.
+    options = replace(options, augment="none", views=1)
+    backbone = choose(options.backbone).backbone
+    options = settle(options, weight_sets(backbone))
+    compute = compute_on(options.device, options.precision, options.layout)
+    first = catalogs[0]
+    built = build(backbone, plan_of(options), len(first.classes))
+    cut = built.cut
+    if not (cut.has_bank and cut.head_only):
+        raise OptionError(
+            "more than a head would be trained",
+            found=f"--freeze {options.freeze}, --weights {options.weights}",
+            expected="everything but the head to be frozen: its features answer the question",
+            do="leave --freeze out, or use --freeze backbone",
+        )
+    whole = Splits(train=first, val=first, test=None, made=True)
+    phase = prepare(options, cut, whole, scratch=built.weights.state is None)
+    compute.place(cut.model)
+    plain = augmentation("none", cut.model.spec, options.seed)
+    runs = extractor_for(phase.options, cut, compute, sum(map(len, catalogs)))
+    banks = []
+    for catalog in catalogs:
+        banks.append((yield from runs.fill(catalog, plain, views=1, what="features")))
+    yield from about_bad(options, tuple(bad for bank in banks for bad in bank.bad))
+    return Study(phase=phase, compute=compute, banks=tuple(banks), begin=tensors_of(cut))
