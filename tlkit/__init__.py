@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.compare import Comparison, compare, compare_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tlkit.model.summary import Summary
     from tlkit.options import (
         CheckOptions,
+        CompareOptions,
         FeatureOptions,
         FitOptions,
         PredictOptions,
@@ -67,6 +69,8 @@ _WHERE = {
     "BadImage": "tlkit.data.images",
     "CheckOptions": "tlkit.options",
     "Classifier": "tlkit.classifier",
+    "CompareOptions": "tlkit.options",
+    "Comparison": "tlkit.ask.compare",
     "Evaluation": "tlkit.metrics",
     "Family": "tlkit.backbone",
     "FeatureOptions": "tlkit.options",
@@ -96,6 +100,8 @@ _WHERE = {
     "backbones": "tlkit.classifier",
     "check": "tlkit.checking",
     "check_events": "tlkit.checking",
+    "compare": "tlkit.ask.compare",
+    "compare_events": "tlkit.ask.compare",
     "features": "tlkit.scale.features",
     "find_lr": "tlkit.rates",
     "find_lr_events": "tlkit.rates",
@@ -118,6 +124,8 @@ __all__ = [
     "BadImage",
     "CheckOptions",
     "Classifier",
+    "CompareOptions",
+    "Comparison",
     "Evaluation",
     "Family",
     "FeatureOptions",
@@ -148,6 +156,8 @@ __all__ = [
     "backbones",
     "check",
     "check_events",
+    "compare",
+    "compare_events",
     "features",
     "find_lr",
     "find_lr_events",

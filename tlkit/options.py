@@ -551,6 +551,29 @@ class SortOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions(Checked):
+    """On which images heads are compared, and how these are looked at."""
+
+    on: str = option(
+        "",
+        "A folder of images with known classes that no head has learnt from.  [default: the test "
+        "part of the folder that all were fitted on]",
+        metavar="FOLDER",
+    )
+    tta: str = _as_in(PredictOptions, "tta")
+    scales: str = _as_in(PredictOptions, "scales")
+    grid: int = _as_in(PredictOptions, "grid")
+    mirror: bool = _as_in(PredictOptions, "mirror")
+    combine: str = _as_in(PredictOptions, "combine")
+    seed: int = option(0, "Decides what the bootstrap draws.", min=0)
+    batch: int = _as_in(PredictOptions, "batch")
+    device: str = _as_in(PredictOptions, "device")
+    precision: str = _as_in(PredictOptions, "precision")
+    engine: str = _as_in(PredictOptions, "engine")
+    workers: int = _as_in(PredictOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpreadOptions(Checked):
     """How the images of a long list are shared out."""
 

@@ -85,6 +85,20 @@ def fit_of(run: Path) -> str | None:
     return fit if isinstance(fit, str) else None
 
 
+def folder_of(head: Path) -> Path | None:
+    """The folder that a head, or the heads of a run folder, were fitted on; None where the run
+    folder does not tell.
+    """
+    run = head if head.is_dir() else head.parent
+    if not (run / OPTIONS).exists() and run.name.startswith("fold-"):
+        run = run.parent
+    try:
+        folder = read_json(run / OPTIONS)["folder"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return Path(folder) if isinstance(folder, str) else None
+
+
 def checkpoint_of(run: Path) -> Path:
     """Where the checkpoints of a fit are, until its run folder is there."""
     return run.parent / f".{run.name}.checkpoint"

@@ -1,7 +1,8 @@
 """Plots: the pictures of a report, as PNG bytes.
 
 In: the epochs of a fit; a confusion matrix; bins of a reliability diagram; scores of test-time
-policies; the losses of a range test. Out: bytes of a PNG, the same for the same input.
+policies, or of heads that are compared; the losses of a range test. Out: bytes of a PNG, the same
+for the same input.
 Drawn with matplotlib's objects and never with pyplot, which keeps figures and opens windows. The
 user's own matplotlib settings are set aside: they could typeset class names as TeX.
 Next door: svg.py (the charts of a page).
@@ -164,6 +165,35 @@ def policies(named: Mapping[str, Evaluation]) -> bytes:
         axes.set_xlim(-0.6, len(named) - 0.4)
         _percent(axes)
         return _png(figure)
+
+
+Estimate = tuple[float, float, float]
+"""A number and the two ends of its interval."""
+
+
+def comparison(
+    accuracies: Mapping[str, Estimate], differences: Mapping[tuple[str, str], Estimate]
+) -> bytes:
+    """PNG of accuracies with their 95 % intervals, and of the differences of pairs with theirs."""
+    with _settings():
+        figure = _figure(8.6, 1.3 + 0.34 * max(len(accuracies), len(differences)))
+        figure.set_layout_engine("constrained")
+        left, right = figure.subplots(1, 2)
+        _intervals(left, "Accuracy, %", _names(list(accuracies)), list(accuracies.values()))
+        pairs = [" \N{MINUS SIGN} ".join(_names(one)) for one in differences]
+        _intervals(right, "Difference, points", pairs, list(differences.values()))
+        right.axvline(0.0, color=MARK, linewidth=0.9, linestyle=(0, (4, 3)))
+        return _png(figure)
+
+
+def _intervals(axes: Axes, title: str, names: Sequence[str], found: Sequence[Estimate]) -> None:
+    """A row for each, the first on top, in hundredths."""
+    for place, (middle, low, high) in enumerate(found):
+        axes.plot([100 * low, 100 * high], [place, place], color=SECOND, linewidth=3.4)
+        axes.plot(100 * middle, place, color=FIRST, marker="o", markersize=6)
+    _frame(axes, title)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def rate_range(
