@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SortOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from tlkit.scale.pool import Written
     from tlkit.scale.scoring import score
     from tlkit.sizing import summary
+    from tlkit.sorting import Sorted, sort, sort_events, unsort, unsort_events
     from tlkit.train.range_test import RangeTest
 
 __version__ = "0.1.0"
@@ -82,6 +84,8 @@ _WHERE = {
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
+    "SortOptions": "tlkit.options",
+    "Sorted": "tlkit.sorting",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -100,7 +104,11 @@ _WHERE = {
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
     "score": "tlkit.scale.scoring",
+    "sort": "tlkit.sorting",
+    "sort_events": "tlkit.sorting",
     "summary": "tlkit.sizing",
+    "unsort": "tlkit.sorting",
+    "unsort_events": "tlkit.sorting",
     "write_report": "tlkit.reporting",
 }
 
@@ -127,6 +135,8 @@ __all__ = [
     "RangeTest",
     "ReportOptions",
     "ScoreOptions",
+    "SortOptions",
+    "Sorted",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -146,7 +156,11 @@ __all__ = [
     "load",
     "report_events",
     "score",
+    "sort",
+    "sort_events",
     "summary",
+    "unsort",
+    "unsort_events",
     "write_report",
 ]
 

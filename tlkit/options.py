@@ -515,6 +515,42 @@ class PredictOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SortOptions(Checked):
+    """How photos are put into class folders, and which are too unsure for that."""
+
+    by: str = option(
+        "link",
+        "What is put there: a symbolic link to each photo, a copy, or the photo itself.",
+        choices=("link", "copy", "move"),
+    )
+    reject_below: str = option(
+        "auto",
+        "Into _unsure/ where the likeliest class is less likely than P; with precision:P, than "
+        "what makes a share P of the answers right, as on images of the fit not learnt from. auto: "
+        "precision:0.99, or as near to it as the head comes; 0.9 for several heads. 0: never.",
+        metavar="auto, P or precision:P",
+    )
+    reject_unlike: str = option(
+        "auto",
+        "Into _unsure/ where the photo is less like those learnt from than this share of the "
+        "validation images were; heads on frozen features know. auto: 0.005 for those. 0: never.",
+        metavar="auto or P",
+    )
+    tta: str = _as_in(PredictOptions, "tta")
+    scales: str = _as_in(PredictOptions, "scales")
+    grid: int = _as_in(PredictOptions, "grid")
+    mirror: bool = _as_in(PredictOptions, "mirror")
+    combine: str = _as_in(PredictOptions, "combine")
+    head_weights: str = _as_in(PredictOptions, "head_weights")
+    learn_weights: str = _as_in(PredictOptions, "learn_weights")
+    batch: int = _as_in(PredictOptions, "batch")
+    device: str = _as_in(PredictOptions, "device")
+    precision: str = _as_in(PredictOptions, "precision")
+    engine: str = _as_in(PredictOptions, "engine")
+    workers: int = _as_in(PredictOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpreadOptions(Checked):
     """How the images of a long list are shared out."""
 

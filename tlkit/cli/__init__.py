@@ -35,6 +35,7 @@ from tlkit.cli import (
     sample,
     serve,
     show,
+    sort,
     summary,
 )
 from tlkit.errors import OptionError, TlkitError
@@ -112,6 +113,7 @@ for _command in (
     check.command,
     fit.command,
     predict.command,
+    sort.command,
     evaluate.command,
     report.command,
     explain.command,
