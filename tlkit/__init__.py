@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.search import Found, search, search_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SearchOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -71,6 +73,7 @@ _WHERE = {
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
+    "Found": "tlkit.ask.search",
     "HeadKind": "tlkit.model.heads",
     "ImageClassifier": "tlkit.estimator",
     "InputSpec": "tlkit.backbone",
@@ -82,6 +85,7 @@ _WHERE = {
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
+    "SearchOptions": "tlkit.options",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -100,6 +104,8 @@ _WHERE = {
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
     "score": "tlkit.scale.scoring",
+    "search": "tlkit.ask.search",
+    "search_events": "tlkit.ask.search",
     "summary": "tlkit.sizing",
     "write_report": "tlkit.reporting",
 }
@@ -116,6 +122,7 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FoldsResult",
+    "Found",
     "HeadKind",
     "ImageClassifier",
     "InputSpec",
@@ -127,6 +134,7 @@ __all__ = [
     "RangeTest",
     "ReportOptions",
     "ScoreOptions",
+    "SearchOptions",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -146,6 +154,8 @@ __all__ = [
     "load",
     "report_events",
     "score",
+    "search",
+    "search_events",
     "summary",
     "write_report",
 ]
