@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -576,13 +576,17 @@ class _Race:
         )
 
 
-def _ticks(steps: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
+Result = TypeVar("Result")
+
+
+def _ticks(steps: Generator[Event, None, Result]) -> Generator[Event, None, Result]:
     """The same without notes: what each engine is, and why, would be told for every candidate."""
     while True:
         try:
             event = next(steps)
         except StopIteration as end:
-            return end.value
+            result: Result = end.value
+            return result
         if isinstance(event, Tick):
             yield event
 
