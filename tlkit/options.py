@@ -224,7 +224,8 @@ class ShapeOptions(Checked):
 
     backbone: str = option(
         "efficientnet_lite0",
-        "The network to build on; `tlkit backbones` lists them.",
+        "The network to build on; `tlkit backbones` lists them, and in a fit `auto` finds one "
+        "(`tlkit search`).",
         metavar="NAME",
     )
     weights: str = option(

@@ -300,7 +300,7 @@ class _Race:
                 yield Note(text=f"{one.label}: {why}")
                 continue
             scored.append(one)
-            one.outcome = f"{len(catalog)} photos"
+            one.outcome = f"came as far as {len(catalog)} photos"
             best = one.scores[0]
             yield Note(
                 text=f"{one.label}: {best.accuracy:.1%} on {best.photos} photos, "
@@ -518,6 +518,7 @@ class _Race:
                 )
         judged = yield from self._judged(pick)
         full = {one.label for one in last}
+        most = self.sizes[-1] - len(self.bad)
         ahead = _front([one for one in last if not one.candidate.control])
         tried = [
             Tried(
@@ -527,7 +528,7 @@ class _Race:
                 scores=tuple(one.scores),
                 images_per_second=one.speed,
                 weights_bytes=one.weights_bytes,
-                outcome=one.outcome,
+                outcome="in full" if one.scores[0].photos == most else one.outcome,
                 in_full=one.label in full,
                 front=one.label in ahead,
             )

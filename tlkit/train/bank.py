@@ -203,7 +203,8 @@ class Extractor:
     def _lacks(self, keys: NDArray[np.void]) -> NDArray[np.bool_]:
         """(N, V) -> (N,) whether any of an image's rows is not there."""
         stores = (self.store, *self.beside)
-        return np.any([(one.find(keys) < 0).any(axis=1) for one in stores], axis=0)
+        lacks: NDArray[np.bool_] = np.any([one.find(keys) < 0 for one in stores], axis=(0, 2))
+        return lacks
 
     def let_go(self) -> None:
         """Of rows that were computed, where they are not kept: banks of them cannot be read on."""
