@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.search import Found, search, search_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SearchOptions,
         SortOptions,
         SummaryOptions,
         SweepOptions,
@@ -73,6 +75,7 @@ _WHERE = {
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
+    "Found": "tlkit.ask.search",
     "HeadKind": "tlkit.model.heads",
     "ImageClassifier": "tlkit.estimator",
     "InputSpec": "tlkit.backbone",
@@ -84,6 +87,7 @@ _WHERE = {
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
+    "SearchOptions": "tlkit.options",
     "SortOptions": "tlkit.options",
     "Sorted": "tlkit.sorting",
     "Summary": "tlkit.model.summary",
@@ -104,6 +108,8 @@ _WHERE = {
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
     "score": "tlkit.scale.scoring",
+    "search": "tlkit.ask.search",
+    "search_events": "tlkit.ask.search",
     "sort": "tlkit.sorting",
     "sort_events": "tlkit.sorting",
     "summary": "tlkit.sizing",
@@ -124,6 +130,7 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FoldsResult",
+    "Found",
     "HeadKind",
     "ImageClassifier",
     "InputSpec",
@@ -135,6 +142,7 @@ __all__ = [
     "RangeTest",
     "ReportOptions",
     "ScoreOptions",
+    "SearchOptions",
     "SortOptions",
     "Sorted",
     "Summary",
@@ -156,6 +164,8 @@ __all__ = [
     "load",
     "report_events",
     "score",
+    "search",
+    "search_events",
     "sort",
     "sort_events",
     "summary",

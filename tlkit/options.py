@@ -224,7 +224,8 @@ class ShapeOptions(Checked):
 
     backbone: str = option(
         "efficientnet_lite0",
-        "The network to build on; `tlkit backbones` lists them.",
+        "The network to build on; `tlkit backbones` lists them, and in a fit `auto` finds one "
+        "(`tlkit search`).",
         metavar="NAME",
     )
     weights: str = option(
@@ -674,3 +675,47 @@ class SweepOptions(Checked):
     min_lr: float = option(1e-7, "Rate of the head in the first step.", above=0.0)
     max_lr: float = option(10.0, "Rate of the head in the last step.", above=0.0)
     steps: int = option(100, "Steps from the first rate to the last.", min=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Checked):
+    """Among which backbones `tlkit search` looks, and for how long."""
+
+    backbone: str = option(
+        "",
+        "These backbones, with commas between; NAME=FILE or NAME=SET says the weights, NAME=none "
+        "makes it a control with random ones.",
+        metavar="NAME[=WEIGHTS],...",
+    )
+    installed: bool = option(
+        False,
+        "Every installed backbone whose weights are on this disk, also beside those that are "
+        "named; so it is where none is.",
+    )
+    download: bool = option(False, "Also take weights that would have to be downloaded.")
+    time: str = option("5m", "Time that it may take.", metavar="such as 90s, 5m or 1h")
+    val_fraction: float = option(
+        0.2,
+        "Share of each class's training images that no choice sees: they judge what is found.",
+        above=0.0,
+        max=0.9,
+    )
+    group_by: str = _as_in(FitOptions, "group_by")
+    seed: int = option(0, "Decides the shares, the folds and every random start.", min=0)
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    bank: str = _as_in(FitOptions, "bank")
+    cache_gb: float = option(
+        1.0,
+        "Gigabytes of decoded images that are kept for the next backbone; the others are read "
+        "anew.",
+        above=0.0,
+    )
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+    on_bad: str = option(
+        "error",
+        "What an unreadable image does: end the search, or be left out and listed.",
+        choices=("error", "skip"),
+    )
