@@ -48,8 +48,13 @@ def test_shares_are_in_order_whole_and_even(count, size):
 
 
 def test_alone_is_the_first_of_one_until_the_block_ends(monkeypatch):
-    monkeypatch.setattr(ranks, "_given", lambda: Ranks(rank=1, size=2))
+    for name, value in {
+        "TORCHELASTIC_RUN_ID": "a", "RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1,
+        "LOCAL_WORLD_SIZE": 2,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    there = Ranks(rank=1, size=2, local_rank=1, local_size=2)
     with ranks.alone():
         assert ranks.here() == Ranks()
         assert ranks.here().agree("mine") == "mine"
-    assert ranks.here() == Ranks(rank=1, size=2)
+    assert ranks.here() == there

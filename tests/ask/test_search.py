@@ -192,7 +192,7 @@ def test_a_difference_is_paired():
     less, error = behind(score_of([1, 1, 1, 0, 0, 0]), best)
     assert (less, error) == (
         pytest.approx(1 / 6),
-        pytest.approx(np.std([0, 0, 0, 1, 0, 0]) / 6**0.5),
+        pytest.approx(1 / 6),
     )
     assert behind(best, best) == (0.0, 0.0)
 
@@ -264,3 +264,15 @@ def test_a_resumed_fit_goes_on_with_what_was_found(small, monkeypatch):
 def test_fit_auto_refuses_what_the_search_decides(small, option):
     with pytest.raises(OptionError, match="--backbone auto"):
         tlkit.fit(small, backbone="auto", **option)
+
+
+def test_what_a_control_alone_came_to_is_not_what_counts(small):
+    options = SearchOptions(backbone="tiny,tiny=none")
+    real, control = module.candidates(options)[0]
+    nested = split(scan_parts(small), val_fraction=0.2, seed=0)
+    race = module._Race(options, module.Clock(60), nested, images=24, heads=["linear"])
+    race.runs = [
+        module._Run(candidate=real, scores=[score_of([1, 0, 1])]),
+        module._Run(candidate=control, scores=[score_of([1, 0, 1, 1])]),
+    ]
+    assert [one.candidate for one in race._furthest()] == [real]

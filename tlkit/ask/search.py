@@ -37,6 +37,7 @@ from tlkit.errors import (
     OptionError,
     TlkitError,
     briefly,
+    few,
     listing,
 )
 from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
@@ -66,6 +67,9 @@ HEADS = ("linear", "mlp")
 
 MOST_BYTES = 1 << 30
 """Of networks that stay in memory from round to round; the others are built anew."""
+
+FAILED = "failed"
+"""What the outcome of a candidate begins with that cannot be recommended any more."""
 
 DRAWN = 0x5EA2C4
 """Sets the shares of the rounds apart from what else is drawn with the same seed."""
@@ -195,19 +199,19 @@ def _beginning(
     if aside := [name for name in parts.named if name != "train"]:
         yield Note(text=f"not looked at, so that it can judge the fit: {' and '.join(aside)}")
     if left:
-        yield Note(text=f"{len(left)} are not tried; `tlkit search` lists them at its end")
+        yield Note(text=f"not tried: {few([one.name for one in left])}")
 
 
 def _refuse_few(chosen: Catalog) -> None:
-    few = [
+    small = [
         f"{count} in '{name}'"
         for name, count in zip(chosen.classes, chosen.counts, strict=True)
         if count < 3
     ]
-    if few:
+    if small:
         raise FolderError(
             f"{chosen.root} has too few images to choose a backbone by",
-            found=listing([f"{one}, besides those that judge" for one in few]),
+            found=listing([f"{one}, besides those that judge" for one in small]),
             expected="at least 3 of each class: two to learn from and one to be told by",
             do="add images, or choose a backbone yourself: tlkit fit FOLDER --backbone NAME",
         )
@@ -218,8 +222,6 @@ class _Run:
     """A candidate on its way."""
 
     candidate: Candidate
-    order: int
-    """Its place in the list of those to try."""
     scores: list[Score] = field(default_factory=list)
     """On the photos of the last round that it came through; the one that counts first."""
     speed: float = 0.0
@@ -264,7 +266,8 @@ class _Race:
 
     def run(self, tried: Sequence[Candidate]) -> Generator[Event, None, None]:
         """All rounds, and the poolings and heads of the finalists, as far as the time reaches."""
-        self.runs = [_Run(candidate=one, order=order) for order, one in enumerate(tried)]
+        # Controls last: the time is for the others.
+        self.runs = [_Run(candidate=one) for one in sorted(tried, key=lambda one: one.control)]
         going = list(self.runs)
         chosen = self.nested.train
         for number, size in enumerate(self.sizes):
@@ -390,7 +393,7 @@ class _Race:
             raise  # the machine's fault or the folder's: the next one would meet it too
         except Exception as error:  # a stranger's network raises whatever it likes
             self.live.pop(one.label, None)
-            return f"failed: {_told(error)}"
+            return f"{FAILED}: {_told(error)}"
 
     def _enter(self, one: _Run) -> Generator[Event, None, Entrant]:
         """The candidate's network, built and timed unless it is there."""
@@ -453,9 +456,12 @@ class _Race:
     # -- the finalists --------------------------------------------------------------------------
 
     def _furthest(self) -> list[_Run]:
-        """Those with scores on the most photos, the most accurate first."""
-        scored = [one for one in self.runs if one.scores and not one.outcome.startswith("failed")]
-        most = max((one.scores[0].photos for one in scored), default=0)
+        """Those with scores on the most photos that any but a control came to, the most accurate
+        first.
+        """
+        scored = [one for one in self.runs if one.scores and not one.outcome.startswith(FAILED)]
+        real = [one for one in scored if not one.candidate.control]
+        most = max((one.scores[0].photos for one in real), default=0)
         last = [one for one in scored if one.scores[0].photos == most]
         return sorted(last, key=lambda one: one.scores[0].order)
 
@@ -516,9 +522,9 @@ class _Race:
                     f". {best_control.label}, with random weights, tells these photos as well: "
                     "colours or simple patterns give the classes away"
                 )
+        most = self.sizes[-1] - len(self.bad)  # before more are met, of those that judge
         judged = yield from self._judged(pick)
         full = {one.label for one in last}
-        most = self.sizes[-1] - len(self.bad)
         ahead = _front([one for one in last if not one.candidate.control])
         tried = [
             Tried(
@@ -624,7 +630,8 @@ def _settled(scores: Sequence[Score]) -> Score:
     """The pooling and head that count: the first, unless another one is measurably better."""
     best = min(scores, key=lambda one: one.order)
     less, error = behind(scores[0], best)
-    return best if less > error else scores[0]
+    # By one photo, `less` is the error itself.
+    return best if less > error + 1e-9 else scores[0]
 
 
 def _recommended(real: Sequence[_Run]) -> tuple[_Run, str]:
@@ -633,7 +640,7 @@ def _recommended(real: Sequence[_Run]) -> tuple[_Run, str]:
     near = []
     for one in real:
         less, error = behind(one.scores[0], best.scores[0])
-        if less <= min(error, WORTH):
+        if less <= min(error + 1e-9, WORTH):
             near.append((one, less))
     pick, less = max(near, key=lambda each: each[0].speed)
     if pick is best:

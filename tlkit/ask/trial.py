@@ -83,11 +83,11 @@ def behind(one: Score, best: Score) -> tuple[float, float]:
     """
     place = {name: number for number, name in enumerate(best.files)}
     pairs = [(place[name], number) for number, name in enumerate(one.files) if name in place]
-    if not pairs:
+    if len(pairs) < 2:
         return best.accuracy - one.accuracy, float("inf")
     theirs, own = np.array(pairs).T
     less = best.right[theirs].astype(np.float64) - one.right[own]
-    return float(less.mean()), float(less.std() / np.sqrt(len(less)))
+    return float(less.mean()), float(less.std(ddof=1) / np.sqrt(len(less)))
 
 
 class Entrant:
