@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.similar import Similar, similar, similar_events
+    from tlkit.ask.suggest import Suggested, suggest, suggest_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SimilarOptions,
+        SuggestOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -82,6 +86,10 @@ _WHERE = {
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
+    "Similar": "tlkit.ask.similar",
+    "SimilarOptions": "tlkit.options",
+    "SuggestOptions": "tlkit.options",
+    "Suggested": "tlkit.ask.suggest",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -100,6 +108,10 @@ _WHERE = {
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
     "score": "tlkit.scale.scoring",
+    "similar": "tlkit.ask.similar",
+    "similar_events": "tlkit.ask.similar",
+    "suggest": "tlkit.ask.suggest",
+    "suggest_events": "tlkit.ask.suggest",
     "summary": "tlkit.sizing",
     "write_report": "tlkit.reporting",
 }
@@ -127,6 +139,10 @@ __all__ = [
     "RangeTest",
     "ReportOptions",
     "ScoreOptions",
+    "Similar",
+    "SimilarOptions",
+    "SuggestOptions",
+    "Suggested",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -146,6 +162,10 @@ __all__ = [
     "load",
     "report_events",
     "score",
+    "similar",
+    "similar_events",
+    "suggest",
+    "suggest_events",
     "summary",
     "write_report",
 ]

@@ -35,6 +35,8 @@ from tlkit.cli import (
     sample,
     serve,
     show,
+    similar,
+    suggest,
     summary,
 )
 from tlkit.errors import OptionError, TlkitError
@@ -115,6 +117,8 @@ for _command in (
     evaluate.command,
     report.command,
     explain.command,
+    suggest.command,
+    similar.command,
     export.command,
     features.command,
     serve.command,
