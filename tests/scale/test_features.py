@@ -44,7 +44,7 @@ def test_the_rows_are_those_of_the_bank_and_a_fit_computes_none(photos, monkeypa
     left = tlkit.features(photos, "out", backbone="tiny", shard=8)
     assert (left.images, left.parts, left.bad) == (24, 3, 0)
     began = []
-    monkeypatch.setattr(banks.Extractor, "_start", lambda self: began.append(1) or iter(()))
+    monkeypatch.setattr(banks.Extractor, "start", lambda self: began.append(1) or iter(()))
     bank = bank_of(photos)
     tlkit.fit(photos, backbone="tiny", epochs=1, augment="none")
     assert not began
