@@ -35,6 +35,9 @@ from tlkit.train.events import Event
 PAIRS = 10_000
 """Random pairs of photos that a similarity is held against."""
 
+SPARE = 8
+"""Names that an image may have in the folder, through links; it is not its own neighbour."""
+
 OF_HEAD = ("backbone", "attach", "pool", "freeze", "precision")
 """Options that a head has its own answer to."""
 
@@ -70,8 +73,9 @@ class Similar:
     """That were searched."""
     features: str
     """Whose they are, in words."""
-    pairs: tuple[float, float, float]
-    """Similarities below which 5, 50 and 95 % of random pairs of the folder are."""
+    pairs: tuple[float, float, float] | None
+    """Similarities below which 5, 50 and 95 % of random pairs of the folder are; None where there
+    is one photo only."""
     bad: tuple[BadImage, ...]
     """Photos that could not be read."""
 
@@ -106,8 +110,7 @@ def similar_events(
     refuse(list(queries.bad))
     bank = yield from fill(extractor, searched, what="features")
     index = Index(bank)
-    spare = len(asked) + 1  # whatever names an image may have in the folder
-    nearest = index.nearest(queries.at(np.arange(len(asked)), 0), options.count + spare)
+    nearest = index.nearest(queries.at(np.arange(len(asked)), 0), options.count + SPARE)
     pairs = index.random_pairs(PAIRS)
     paths = bank.catalog.paths
     result = Similar(
@@ -180,17 +183,16 @@ def _neighbour(path: Path, similarity: float, pairs: NDArray[np.float32]) -> Nei
     )
 
 
-def _middle(pairs: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Of a folder of one photo nothing is known."""
+def _middle(pairs: NDArray[np.float32]) -> tuple[float, float, float] | None:
     if not len(pairs):
-        return (0.0, 0.0, 0.0)
+        return None
     low, middle, high = np.quantile(pairs, [0.05, 0.5, 0.95]).tolist()
     return (low, middle, high)
 
 
 def as_json(named: Sequence[Path], options: SimilarOptions, result: Similar) -> str:
     """All of it."""
-    low, middle, high = result.pairs
+    shares = ("q05", "q50", "q95")
     return runs.as_json(
         {
             "folder": [str(one) for one in named],
@@ -198,7 +200,8 @@ def as_json(named: Sequence[Path], options: SimilarOptions, result: Similar) -> 
             "features": result.features,
             "options": dataclasses.asdict(options),
             "method": "exact search by the cosine of the features",
-            "random_pairs": {"count": PAIRS, "q05": low, "q50": middle, "q95": high},
+            "random_pairs": result.pairs
+            and {"count": PAIRS, **dict(zip(shares, result.pairs, strict=True))},
             "found": [
                 {
                     "image": str(one.image),
@@ -217,10 +220,12 @@ def as_json(named: Sequence[Path], options: SimilarOptions, result: Similar) -> 
 
 def in_words(result: Similar) -> str:
     """How alike any two photos of the folder are."""
+    if result.pairs is None:
+        return "One photo searched."
     low, middle, high = result.pairs
     return (
-        f"{result.photos:,} photos searched. Of {PAIRS:,} random pairs of them, half are more alike "
-        f"than {middle:.3f}; 90 % are between {low:.3f} and {high:.3f}."
+        f"{result.photos:,} photos searched. Of {PAIRS:,} random pairs of them, half are more "
+        f"alike than {middle:.3f}; 90 % are between {low:.3f} and {high:.3f}."
     )
 
 
