@@ -8,12 +8,12 @@ import pytest
 from pyarrow import parquet
 
 import tlkit
+from tlkit.ask.vectors import extractor_by
 from tlkit.cli import main
 from tlkit.data.folder import scan
 from tlkit.data.transforms import augmentation
 from tlkit.errors import OptionError
 from tlkit.options import FeatureOptions
-from tlkit.scale.features import extractor_for
 from tlkit.steps import finish
 from tlkit.train import bank as banks
 
@@ -30,7 +30,7 @@ def photos(colours, tmp_path):
 
 
 def bank_of(folder, **options):
-    runs = extractor_for(FeatureOptions(backbone="tiny", **options), 24)
+    runs = extractor_by(FeatureOptions(backbone="tiny", **options), 24)
     plain = augmentation("none", runs.cut.model.spec, 0)
     return finish(runs.fill(scan(folder), plain, views=1, what=""))
 
