@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from measuring import table
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
@@ -49,6 +51,13 @@ def first_of(catalog: Catalog, count: int) -> Catalog:
     """The first photos of each class, or all."""
     places = [np.flatnonzero(catalog.labels == one) for one in range(len(catalog.classes))]
     return catalog.take(np.concatenate([one[: count or None] for one in places]))
+
+
+def in_memory(bank: Bank) -> Bank:
+    """They are read every round."""
+    values = bank.at(np.arange(len(bank.labels)), 0)
+    whole = replace(bank, places=np.arange(len(values))[:, None])
+    return replace(whole, rows=lambda places: values[torch.from_numpy(places)])
 
 
 def accuracy(told: NDArray[np.float64], bank: Bank) -> float:
@@ -104,6 +113,7 @@ if __name__ == "__main__":
     assert parts.test is not None
     pool, judged = first_of(parts.train, given.photos), first_of(parts.test, given.photos)
     asked = finish(study(FitOptions(backbone=given.backbone), [pool, judged]))
+    asked = replace(asked, banks=tuple(in_memory(one) for one in asked.banks))
     full = accuracy(asked.told(asked.banks[0], asked.banks[1:], seed=0)[0], asked.banks[1])
     print(
         f"{given.folder.name}: {len(pool):,} photos to choose from, {len(judged):,} to judge by; "
