@@ -39,9 +39,10 @@ def test_each_is_chosen_once_and_is_a_candidate():
 
 
 def test_kinds_of_photos_all_have_their_turn():
-    kinds = torch.eye(4).repeat_interleave(5, dim=0) + 0.01 * vectors_of(20, 4)
-    found = chosen(told_of(np.full(20, 0.1)), lambda places: kinds[places], 4)
-    assert sorted(found // 5) == [0, 1, 2, 3]
+    each = TIMES
+    kinds = torch.eye(4).repeat_interleave(each, dim=0) + 0.01 * vectors_of(4 * each, 4)
+    found = chosen(told_of(np.full(4 * each, 0.1)), lambda places: kinds[places], 4)
+    assert sorted(found // each) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [1, 5, 12])

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import tlkit
 from tlkit.ask import suggest as module
+from tlkit.ask.choice import TIMES
 from tlkit.cli import main
 from tlkit.errors import FolderError, ImageError, OptionError, RunFolderError, TlkitError
 from tlkit.testing import make_folder
@@ -70,7 +71,7 @@ def test_what_is_said_of_a_photo_is_what_the_head_says(head, unlabelled):
 
 def test_a_head_is_less_sure_of_what_is_suggested(head, unlabelled):
     found = tlkit.suggest(head, unlabelled, count=2)
-    assert found.candidates == 10
+    assert found.candidates == 2 * TIMES
     assert found.expected.right <= found.expected_all.right + 1e-6
 
 
