@@ -209,13 +209,15 @@ def _one(result: FitResult, options: FitOptions) -> None:
     """What became of a fit."""
     from tlkit.cli import show
 
-    named = {"validation": result.validation}
-    if result.test is not None:
-        named["test"] = result.test
-    show.scores(named)
+    crossed = result.card.options["crossed"]
+    judged = {"cross-validation" if crossed else "validation": result.validation}
+    named = {name: one for name, one in {**judged, "test": result.test}.items() if one is not None}
+    if named:
+        show.scores(named)
     score = "balanced accuracy" if options.monitor == "balanced" else options.monitor
+    by = "the usual penalty" if result.validation is None else f"by {next(iter(judged))} {score}"
     click.echo(
-        f"kept epoch {result.best.number} of {result.history[-1].number}, by validation {score}"
+        f"kept epoch {result.best.number} of {result.history[-1].number}, {by}"
         if result.best.number
         else f"kept the probe: no epoch of fine-tuning had a better validation {score}"
     )
