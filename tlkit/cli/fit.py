@@ -271,7 +271,9 @@ def _epoch(one: Epoch, *, heading: bool) -> None:
     """A line of the table that grows while training."""
     if heading:
         click.echo("epoch      rate  train loss  val loss  accuracy  balanced    seconds")
+    judged = f"{one.val_loss:9.4f} {one.val_accuracy:9.1%} {one.val_balanced_accuracy:9.1%}"
+    if one.val_accuracy != one.val_accuracy:  # there was no image to judge by
+        judged = f"{'-':>9} {'-':>9} {'-':>9}"
     click.echo(
-        f"{one.number:5d} {one.rate:9.2g} {one.train_loss:11.4f} {one.val_loss:9.4f} "
-        f"{one.val_accuracy:9.1%} {one.val_balanced_accuracy:9.1%} {one.wall_s:10.2f}"
+        f"{one.number:5d} {one.rate:9.2g} {one.train_loss:11.4f} {judged} {one.wall_s:10.2f}"
     )
