@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.search import Found, search, search_events
+    from tlkit.ask.similar import Similar, similar, similar_events
+    from tlkit.ask.suggest import Suggested, suggest, suggest_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SearchOptions,
+        SimilarOptions,
+        SortOptions,
+        SuggestOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from tlkit.scale.pool import Written
     from tlkit.scale.scoring import score
     from tlkit.sizing import summary
+    from tlkit.sorting import Sorted, sort, sort_events, unsort, unsort_events
     from tlkit.train.range_test import RangeTest
 
 __version__ = "0.1.0"
@@ -71,6 +79,7 @@ _WHERE = {
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
+    "Found": "tlkit.ask.search",
     "HeadKind": "tlkit.model.heads",
     "ImageClassifier": "tlkit.estimator",
     "InputSpec": "tlkit.backbone",
@@ -82,6 +91,13 @@ _WHERE = {
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
+    "SearchOptions": "tlkit.options",
+    "Similar": "tlkit.ask.similar",
+    "SimilarOptions": "tlkit.options",
+    "SortOptions": "tlkit.options",
+    "Sorted": "tlkit.sorting",
+    "SuggestOptions": "tlkit.options",
+    "Suggested": "tlkit.ask.suggest",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -100,7 +116,17 @@ _WHERE = {
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
     "score": "tlkit.scale.scoring",
+    "search": "tlkit.ask.search",
+    "search_events": "tlkit.ask.search",
+    "similar": "tlkit.ask.similar",
+    "similar_events": "tlkit.ask.similar",
+    "sort": "tlkit.sorting",
+    "sort_events": "tlkit.sorting",
+    "suggest": "tlkit.ask.suggest",
+    "suggest_events": "tlkit.ask.suggest",
     "summary": "tlkit.sizing",
+    "unsort": "tlkit.sorting",
+    "unsort_events": "tlkit.sorting",
     "write_report": "tlkit.reporting",
 }
 
@@ -116,6 +142,7 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FoldsResult",
+    "Found",
     "HeadKind",
     "ImageClassifier",
     "InputSpec",
@@ -127,6 +154,13 @@ __all__ = [
     "RangeTest",
     "ReportOptions",
     "ScoreOptions",
+    "SearchOptions",
+    "Similar",
+    "SimilarOptions",
+    "SortOptions",
+    "Sorted",
+    "SuggestOptions",
+    "Suggested",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -146,7 +180,17 @@ __all__ = [
     "load",
     "report_events",
     "score",
+    "search",
+    "search_events",
+    "similar",
+    "similar_events",
+    "sort",
+    "sort_events",
+    "suggest",
+    "suggest_events",
     "summary",
+    "unsort",
+    "unsort_events",
     "write_report",
 ]
 
