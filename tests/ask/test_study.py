@@ -42,7 +42,8 @@ def test_its_probabilities_are_those_of_a_fit(tmp_path, monkeypatch, per_class, 
     tested = scan_parts(folder).test
     found = tlkit.load(head).predict(list(tested.paths))
     wanted = np.stack([one.probabilities for one in found])
-    assert np.abs(told(folder, seed=3, **way) - wanted).max() < 1e-5
+    # A bank keeps 11 bits of each number; predict computes them anew.
+    assert np.abs(told(folder, seed=3, **way) - wanted).max() < 2e-4
 
 
 def test_classes_of_one_image_beside_others_are_learnt(tmp_path):
