@@ -82,8 +82,10 @@ class FitResult:
     history: tuple[Epoch, ...]
     best: Epoch
     """The epoch that was kept."""
-    validation: Evaluation
-    """On the images that chose the epoch: a little flattering."""
+    validation: Evaluation | None
+    """On the images that chose the epoch: a little flattering. Where few images held none out, on
+    all of them but the only ones of their class, each as a head judged it that did not learn from
+    it; None where that leaves none."""
     test: Evaluation | None
     """On the folder's own test part, which nothing has been chosen by; None where it has none."""
     bad: tuple[BadImage, ...]
@@ -360,9 +362,7 @@ class Fitted:
     trained: Trained
     """With the probabilities that the head gives from now on."""
     card: Card
-    validation: Evaluation
-    val_files: tuple[str, ...]
-    """The validation images that could be read."""
+    validation: Evaluation | None
 
 
 def fit_parts(
@@ -374,12 +374,11 @@ def fit_parts(
     )
     raw = yield from train(options, chosen.backbone, splits, checkpoints=checkpoints)
     trained, calibration = _calibrated(raw)
-    validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
+    validation = None
+    if len(trained.val_labels):
+        validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
     card = _card(options, chosen, trained, parts, validation, calibration)
-    gone = {one.path for one in trained.bad}
-    there = zip(splits.val.files, splits.val.paths, strict=True)
-    files = tuple(file for file, path in there if path not in gone)
-    return Fitted(trained=trained, card=card, validation=validation, val_files=files)
+    return Fitted(trained=trained, card=card, validation=validation)
 
 
 def _cross(
@@ -513,7 +512,7 @@ def _card(
     chosen: Chosen,
     trained: Trained,
     parts: Parts,
-    validation: Evaluation,
+    validation: Evaluation | None,
     calibration: Calibration,
 ) -> Card:
     resolved = dataclasses.asdict(trained.options) | {
@@ -521,6 +520,7 @@ def _card(
         "optimizer": trained.recipe.optimizer,
         "augment": Path(trained.recipe.augment).name,
         "refit": trained.recipe.refit,
+        "crossed": trained.crossed,
     }
     return Card(
         format=FORMAT,
@@ -544,7 +544,10 @@ def _card(
             "val": len(trained.val_labels),
             "left_out": len(trained.bad),
         },
-        metrics={"validation": validation.in_card(), "best_epoch": trained.best.number},
+        metrics={
+            "validation": None if validation is None else validation.in_card(),
+            "best_epoch": trained.best.number,
+        },
         calibration=calibration,
         versions=versions() | _of_packages([HEADS.found(trained.options.head)]),
         tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
@@ -553,12 +556,15 @@ def _card(
 
 def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None:
     trained, card, validation = fitted.trained, fitted.card, fitted.validation
-    scores = {"validation": validation.plain(), "test": None if test is None else test.plain()}
+    scores = {
+        name: None if one is None else one.plain()
+        for name, one in (("validation", validation), ("test", test))
+    }
     write_text(staged / runs.HISTORY, history_csv(trained.history))
     write_text(staged / runs.METRICS, runs.as_json(scores))
-    if trained.val_probabilities.size <= runs.MOST_TOLD:
+    if 0 < trained.val_probabilities.size <= runs.MOST_TOLD:
         told = runs.Told(
-            files=fitted.val_files,
+            files=trained.val_files,
             classes=card.classes,
             labels=trained.val_labels,
             probabilities=trained.val_probabilities,
@@ -567,7 +573,8 @@ def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None
     solved = trained.recipe.optimizer == "lbfgs"
     write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
     shown = validation if test is None else test
-    write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
+    if shown is not None:
+        write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
 
 
 def _write_options(staged: Path, folder: Path, trained: Trained, place: _Place) -> None:
@@ -584,6 +591,7 @@ def _write_options(staged: Path, folder: Path, trained: Trained, place: _Place) 
                 "optimizer": trained.recipe.optimizer,
                 "augment": trained.recipe.augment,
                 "refit": trained.recipe.refit,
+                "crossed": trained.crossed,
                 "freeze": trained.options.freeze,
                 "lr": trained.options.lr,
                 "backbone_lr": trained.options.backbone_lr,

@@ -412,8 +412,9 @@ class FitOptions(ShapeOptions):
     )
     refit: bool = option(
         True,
-        "Solve a head once more on training and validation images together, with the penalty that "
-        "the validation images chose; a val folder of your own is never learnt from.",
+        "Let a solved head learn from all images in the end: of up to 512 none is held out, else "
+        "it is solved once more on training and validation images together; a val folder of your "
+        "own is never learnt from.",
     )
     seed: int = option(0, "Decides the split, the augmentation and every random start.", min=0)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
