@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.curve import Curve, curve, curve_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tlkit.model.summary import Summary
     from tlkit.options import (
         CheckOptions,
+        CurveOptions,
         FeatureOptions,
         FitOptions,
         PredictOptions,
@@ -65,6 +67,8 @@ _WHERE = {
     "BadImage": "tlkit.data.images",
     "CheckOptions": "tlkit.options",
     "Classifier": "tlkit.classifier",
+    "Curve": "tlkit.ask.curve",
+    "CurveOptions": "tlkit.options",
     "Evaluation": "tlkit.metrics",
     "Family": "tlkit.backbone",
     "FeatureOptions": "tlkit.options",
@@ -92,6 +96,8 @@ _WHERE = {
     "backbones": "tlkit.classifier",
     "check": "tlkit.checking",
     "check_events": "tlkit.checking",
+    "curve": "tlkit.ask.curve",
+    "curve_events": "tlkit.ask.curve",
     "features": "tlkit.scale.features",
     "find_lr": "tlkit.rates",
     "find_lr_events": "tlkit.rates",
@@ -110,6 +116,8 @@ __all__ = [
     "BadImage",
     "CheckOptions",
     "Classifier",
+    "Curve",
+    "CurveOptions",
     "Evaluation",
     "Family",
     "FeatureOptions",
@@ -138,6 +146,8 @@ __all__ = [
     "backbones",
     "check",
     "check_events",
+    "curve",
+    "curve_events",
     "features",
     "find_lr",
     "find_lr_events",
