@@ -25,6 +25,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from tlkit.ask.curve import Curve, curve, curve_events
+    from tlkit.ask.search import Found, search, search_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SearchOptions,
+        SortOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from tlkit.scale.pool import Written
     from tlkit.scale.scoring import score
     from tlkit.sizing import summary
+    from tlkit.sorting import Sorted, sort, sort_events, unsort, unsort_events
     from tlkit.train.range_test import RangeTest
 
 __version__ = "0.1.0"
@@ -75,6 +79,7 @@ _WHERE = {
     "FitOptions": "tlkit.options",
     "FitResult": "tlkit.fitting",
     "FoldsResult": "tlkit.folds",
+    "Found": "tlkit.ask.search",
     "HeadKind": "tlkit.model.heads",
     "ImageClassifier": "tlkit.estimator",
     "InputSpec": "tlkit.backbone",
@@ -86,6 +91,9 @@ _WHERE = {
     "RangeTest": "tlkit.train.range_test",
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
+    "SearchOptions": "tlkit.options",
+    "SortOptions": "tlkit.options",
+    "Sorted": "tlkit.sorting",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -106,7 +114,13 @@ _WHERE = {
     "load": "tlkit.classifier",
     "report_events": "tlkit.reporting",
     "score": "tlkit.scale.scoring",
+    "search": "tlkit.ask.search",
+    "search_events": "tlkit.ask.search",
+    "sort": "tlkit.sorting",
+    "sort_events": "tlkit.sorting",
     "summary": "tlkit.sizing",
+    "unsort": "tlkit.sorting",
+    "unsort_events": "tlkit.sorting",
     "write_report": "tlkit.reporting",
 }
 
@@ -124,6 +138,7 @@ __all__ = [
     "FitOptions",
     "FitResult",
     "FoldsResult",
+    "Found",
     "HeadKind",
     "ImageClassifier",
     "InputSpec",
@@ -135,6 +150,9 @@ __all__ = [
     "RangeTest",
     "ReportOptions",
     "ScoreOptions",
+    "SearchOptions",
+    "SortOptions",
+    "Sorted",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -156,7 +174,13 @@ __all__ = [
     "load",
     "report_events",
     "score",
+    "search",
+    "search_events",
+    "sort",
+    "sort_events",
     "summary",
+    "unsort",
+    "unsort_events",
     "write_report",
 ]
 

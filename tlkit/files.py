@@ -9,11 +9,14 @@ Not here: what is written.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
+import functools
 import glob
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -153,6 +156,50 @@ def disk_errors(path: Path) -> Iterator[None]:
             expected="a disk with room, and the permission to write",
             do="free some space or choose another place",
         ) from error
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file to a name that nothing has. Raises `OSError`, `FileExistsError` for one that is
+    taken.
+
+    Where the system cannot look and rename in one step, a file that appears between is replaced.
+    """
+    rename = _without_replacing()
+    number = errno.ENOSYS if rename is None else rename(source, target)
+    if number == 0:
+        return
+    if number in (errno.ENOSYS, errno.EINVAL):  # the C library, or this file system, has no such
+        if not os.path.lexists(target):
+            os.rename(source, target)
+            return
+        number = errno.EEXIST
+    raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+
+@functools.cache
+def _without_replacing() -> Callable[[Path, Path], int] | None:
+    """Linux's renameat2, which gives an error's number or 0; None where there is none."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, TypeError, AttributeError):
+        return None
+    here, no_replace = ctypes.c_int(-100), ctypes.c_uint(1)
+
+    def rename(source: Path, target: Path) -> int:
+        failed = function(here, os.fsencode(source), here, os.fsencode(target), no_replace)
+        return ctypes.get_errno() if failed else 0
+
+    return rename
+
+
+def sync_folder(path: Path) -> None:
+    """Put on the disk which names a folder has, where the system can. Raises `OSError`."""
+    if os.name == "posix":
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def is_locked(path: Path) -> bool:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit import artifact, runs
+from tlkit.ask.auto import AUTO, FOUND, refuse_with_auto, settled
 from tlkit.calibration import calibration_of, tempered
 from tlkit.card import FORMAT, Calibration, Card, WeightsCard, now, sha256_of, versions
 from tlkit.data.audit import brief
@@ -120,7 +121,11 @@ def fit_events(
         if not resume and here().first:
             refuse_occupied(run, replace=replace)
         runs.refuse_among_photos(run, folder)
-        chosen = choose(options.backbone)
+        if options.backbone == AUTO:
+            refuse_with_auto(options)
+            chosen = None  # found when the run folder is held
+        else:
+            chosen = choose(options.backbone)
         _import_ahead("scipy.optimize", "matplotlib.figure")
         parts = scan_parts(folder)
         if parts.val is not None and not options.folds:
@@ -135,12 +140,17 @@ def fit_events(
         numbered = runs.numbered(folder, options.backbone)
         where = itertools.takewhile(Path.exists, numbered) if out is None else [run]
         _refuse_ended(where, fit)
-    with _made(run, replace, fit, resume=resume) as place:
+    with _made(run, replace, fit, options, resume=resume) as place:
         if not resume and place.checkpoints.there:
             yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
             place.checkpoints.clear_files()
         elif resume and not place.checkpoints.there:
             yield Note(text="there is no checkpoint to go on from: begins at the start")
+        if chosen is None:
+            options = yield from settled(
+                folder, options, place.checkpoints.folder, fit=_told(fit), resume=resume
+            )
+            chosen = choose(options.backbone)
         steps = _kept(folder, options, chosen, parts, place)
         if tell is not None:
             yield Note(text=f"tells {track} how it goes")  # a server may take its time
@@ -152,7 +162,12 @@ def fit_events(
 
 @contextlib.contextmanager
 def _made(
-    run: Path, replace: Collection[str], fit: dict[str, Any], *, resume: bool
+    run: Path,
+    replace: Collection[str],
+    fit: dict[str, Any],
+    given: FitOptions,
+    *,
+    resume: bool,
 ) -> Iterator[_Place]:
     """The place of a run folder that this process makes; of several processes the first does.
 
@@ -167,7 +182,7 @@ def _made(
             folder = runs.checkpoint_of(run)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
-        yield _Place(run, replace, Checkpoints(folder, fit, resume=resume), _told(fit))
+        yield _Place(run, replace, Checkpoints(folder, fit, resume=resume), fit, given)
 
 
 def _refuse_different(parts: Parts) -> None:
@@ -225,12 +240,17 @@ class _Place:
     replace: Collection[str]
     """Names of files that may be replaced there."""
     checkpoints: Checkpoints
-    fit: str
+    identity: Mapping[str, Any]
     """Tells this fit from any other."""
+    given: FitOptions
+    """As they were given: `auto` is still a backbone in them."""
 
 
-def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, Any]:
-    """What two fits have in common that give the same bits, by the names that users know."""
+def _identity(options: FitOptions, chosen: Chosen | None, parts: Parts) -> dict[str, Any]:
+    """What two fits have in common that give the same bits, by the names that users know.
+
+    Where the backbone is still to be found, its plugin is not among it.
+    """
     given = dataclasses.asdict(options)
     files = [Path(given[name]) for name in FILES if os.path.isfile(given[name])]
     return {
@@ -241,7 +261,11 @@ def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, An
         **{
             f"version of the plugin {name}": one
             for name, one in _of_packages(
-                [chosen.found, HEADS.found(options.head), PRESETS.found(options.augment)]
+                [
+                    None if chosen is None else chosen.found,
+                    HEADS.found(options.head),
+                    PRESETS.found(options.augment),
+                ]
             ).items()
         },
     }
@@ -314,7 +338,7 @@ def _single(
         bad += trained.test.bad
     with _staged(place) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
-        _write_options(staged, folder, options, trained, place.fit)
+        _write_options(staged, folder, trained, place)
         _write_scores(staged, fitted, test)
     return FitResult(
         run=place.run,
@@ -382,7 +406,7 @@ def _cross(
             validation = measure(trained.val_labels, trained.val_probabilities, classes)
             if not results:
                 card = _card(options, chosen, trained, parts, validation, calibration)
-                _write_options(staged, folder, options, trained, place.fit)
+                _write_options(staged, folder, trained, place)
             card = fold_card(card, one, validation, calibration)
             head = runs.fold_head(staged, one.number)
             head.parent.mkdir()
@@ -546,16 +570,17 @@ def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None
     write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
 
 
-def _write_options(
-    staged: Path, folder: Path, options: FitOptions, trained: Trained, fit: str
-) -> None:
+def _write_options(staged: Path, folder: Path, trained: Trained, place: _Place) -> None:
+    given = place.given
+    found = {name: getattr(trained.options, name) for name in FOUND if given.backbone == AUTO}
     text = runs.as_json(
         {
-            "fit": fit,
+            "fit": _told(place.identity),
             "folder": str(folder),
-            "given": options.changed(),
-            "options": dataclasses.asdict(options),
-            "auto": {
+            "given": given.changed(),
+            "options": dataclasses.asdict(given),
+            "auto": found
+            | {
                 "optimizer": trained.recipe.optimizer,
                 "augment": trained.recipe.augment,
                 "refit": trained.recipe.refit,

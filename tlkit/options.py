@@ -224,7 +224,8 @@ class ShapeOptions(Checked):
 
     backbone: str = option(
         "efficientnet_lite0",
-        "The network to build on; `tlkit backbones` lists them.",
+        "The network to build on; `tlkit backbones` lists them, and in a fit `auto` finds one "
+        "(`tlkit search`).",
         metavar="NAME",
     )
     weights: str = option(
@@ -515,6 +516,42 @@ class PredictOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SortOptions(Checked):
+    """How photos are put into class folders, and which are too unsure for that."""
+
+    by: str = option(
+        "link",
+        "What is put there: a symbolic link to each photo, a copy, or the photo itself.",
+        choices=("link", "copy", "move"),
+    )
+    reject_below: str = option(
+        "auto",
+        "Into _unsure/ where the likeliest class is less likely than P; with precision:P, than "
+        "what makes a share P of the answers right, as on images of the fit not learnt from. auto: "
+        "precision:0.99, or as near to it as the head comes; 0.9 for several heads. 0: never.",
+        metavar="auto, P or precision:P",
+    )
+    reject_unlike: str = option(
+        "auto",
+        "Into _unsure/ where the photo is less like those learnt from than this share of the "
+        "validation images were; heads on frozen features know. auto: 0.005 for those. 0: never.",
+        metavar="auto or P",
+    )
+    tta: str = _as_in(PredictOptions, "tta")
+    scales: str = _as_in(PredictOptions, "scales")
+    grid: int = _as_in(PredictOptions, "grid")
+    mirror: bool = _as_in(PredictOptions, "mirror")
+    combine: str = _as_in(PredictOptions, "combine")
+    head_weights: str = _as_in(PredictOptions, "head_weights")
+    learn_weights: str = _as_in(PredictOptions, "learn_weights")
+    batch: int = _as_in(PredictOptions, "batch")
+    device: str = _as_in(PredictOptions, "device")
+    precision: str = _as_in(PredictOptions, "precision")
+    engine: str = _as_in(PredictOptions, "engine")
+    workers: int = _as_in(PredictOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpreadOptions(Checked):
     """How the images of a long list are shared out."""
 
@@ -680,3 +717,47 @@ class CurveOptions(Checked):
     layout: str = _as_in(FitOptions, "layout")
     workers: int = _as_in(FitOptions, "workers")
     on_bad: str = _as_in(FitOptions, "on_bad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Checked):
+    """Among which backbones `tlkit search` looks, and for how long."""
+
+    backbone: str = option(
+        "",
+        "These backbones, with commas between; NAME=FILE or NAME=SET says the weights, NAME=none "
+        "makes it a control with random ones.",
+        metavar="NAME[=WEIGHTS],...",
+    )
+    installed: bool = option(
+        False,
+        "Every installed backbone whose weights are on this disk, also beside those that are "
+        "named; so it is where none is.",
+    )
+    download: bool = option(False, "Also take weights that would have to be downloaded.")
+    time: str = option("5m", "Time that it may take.", metavar="such as 90s, 5m or 1h")
+    val_fraction: float = option(
+        0.2,
+        "Share of each class's training images that no choice sees: they judge what is found.",
+        above=0.0,
+        max=0.9,
+    )
+    group_by: str = _as_in(FitOptions, "group_by")
+    seed: int = option(0, "Decides the shares, the folds and every random start.", min=0)
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    bank: str = _as_in(FitOptions, "bank")
+    cache_gb: float = option(
+        1.0,
+        "Gigabytes of decoded images that are kept for the next backbone; the others are read "
+        "anew.",
+        above=0.0,
+    )
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+    on_bad: str = option(
+        "error",
+        "What an unreadable image does: end the search, or be left out and listed.",
+        choices=("error", "skip"),
+    )

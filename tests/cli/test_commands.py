@@ -435,6 +435,18 @@ def test_an_interrupted_curve_leaves_nothing(run, colours, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_search_prints_a_table_and_the_fit_to_go_on_with(run, colours):
+    result = run("search", colours, "--backbone", "tiny,resnet20,vgg11,vgg13")
+    assert result.exit_code == 0, result.output
+    assert "resnet20=none (control)" in result.stdout
+    assert "not tried: vgg11, vgg13: its weights are not on this disk" in result.stdout
+    assert "photos that took part in no choice" in result.stdout
+    assert f"go on with: tlkit fit {colours} --backbone tiny" in result.stdout
+    assert f"runs/{colours.name}-search" in result.stdout
+    wrong = run("search", colours, "--time", "soon")
+    assert (wrong.exit_code, "such as 90s" in wrong.stderr) == (2, True)
+
+
 def test_an_interrupted_range_test_leaves_nothing(run, colours, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

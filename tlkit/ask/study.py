@@ -83,13 +83,28 @@ def study(options: FitOptions, catalogs: Sequence[Catalog]) -> Generator[Event, 
     Raises every `TlkitError` that a fit with these options raises, and `OptionError` where more
     than a head on stored features would be trained.
     """
+    phase, compute = begin(options, catalogs[0])
+    plain = augmentation("none", phase.cut.model.spec, options.seed)
+    runs = extractor_for(phase.options, phase.cut, compute, sum(map(len, catalogs)))
+    banks = []
+    for catalog in catalogs:
+        banks.append((yield from runs.fill(catalog, plain, views=1, what="features")))
+    yield from about_bad(options, tuple(bad for bank in banks for bad in bank.bad))
+    begun = tensors_of(phase.cut)
+    return Study(phase=phase, compute=compute, banks=tuple(banks), begin=begun)
+
+
+def begin(options: FitOptions, images: Catalog) -> tuple[Phase, Compute]:
+    """The network with a head for the classes of these images, placed, before anything has run.
+
+    Raises what `study` raises.
+    """
     # Heads are learnt from the plain view alone: in them it makes no difference that we measured.
     options = replace(options, augment="none", views=1)
     backbone = choose(options.backbone).backbone
     options = settle(options, weight_sets(backbone))
     compute = compute_on(options.device, options.precision, options.layout)
-    first = catalogs[0]
-    built = build(backbone, plan_of(options), len(first.classes))
+    built = build(backbone, plan_of(options), len(images.classes))
     cut = built.cut
     if not (cut.has_bank and cut.head_only):
         raise OptionError(
@@ -98,13 +113,7 @@ def study(options: FitOptions, catalogs: Sequence[Catalog]) -> Generator[Event, 
             expected="everything but the head to be frozen: its features answer the question",
             do="leave --freeze out, or use --freeze backbone",
         )
-    whole = Splits(train=first, val=first, test=None, made=True)
+    whole = Splits(train=images, val=images, test=None, made=True)
     phase = prepare(options, cut, whole, scratch=built.weights.state is None)
     compute.place(cut.model)
-    plain = augmentation("none", cut.model.spec, options.seed)
-    runs = extractor_for(phase.options, cut, compute, sum(map(len, catalogs)))
-    banks = []
-    for catalog in catalogs:
-        banks.append((yield from runs.fill(catalog, plain, views=1, what="features")))
-    yield from about_bad(options, tuple(bad for bank in banks for bad in bank.bad))
-    return Study(phase=phase, compute=compute, banks=tuple(banks), begin=tensors_of(cut))
+    return phase, compute

@@ -34,8 +34,10 @@ from tlkit.cli import (
     predict,
     report,
     sample,
+    search,
     serve,
     show,
+    sort,
     summary,
 )
 from tlkit.errors import OptionError, TlkitError
@@ -113,6 +115,7 @@ for _command in (
     check.command,
     fit.command,
     predict.command,
+    sort.command,
     evaluate.command,
     report.command,
     explain.command,
@@ -121,6 +124,7 @@ for _command in (
     serve.command,
     inspect.command,
     curve.command,
+    search.command,
     lr_find.command,
     backbones.command,
     summary.command,

@@ -2,23 +2,24 @@
 
 In: a folder and files below it. Out: the files under the same names in FOLDER/.quarantine, which no
 scan looks into, and a journal of what was moved and why.
-Each move stands in the journal before it is made, so that one that was stopped at any moment can be
-undone. Nothing is overwritten, in either direction, and nothing is deleted.
+Each move stands in the journal (journal.py) before it is made, so that one that was stopped at any
+moment can be undone. Nothing is overwritten, in either direction, and nothing is deleted.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from tlkit.data.journal import appending, records, refuse_outside, unreadable
 from tlkit.errors import DiskError
 from tlkit.files import disk_errors
 
 NAME = ".quarantine"
 JOURNAL = "moves.jsonl"
+WROTE = "tlkit check --fix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,10 @@ def move(folder: Path, why: Mapping[str, str]) -> list[Move]:
     done: list[Move] = []
     with disk_errors(place):
         place.mkdir(exist_ok=True)
-        _drop_torn(place / JOURNAL)
-        with (place / JOURNAL).open("a", encoding="utf-8") as journal:
+        with appending(place / JOURNAL) as write:
             for file, reason in why.items():
                 one = Move(file=file, kept_as=_free(place, file), why=reason)
-                journal.write(json.dumps(one.__dict__) + "\n")
-                journal.flush()
-                os.fsync(journal.fileno())
+                write([asdict(one)])
                 target = place / one.kept_as
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).rename(target)
@@ -63,7 +61,7 @@ def undo(folder: Path) -> list[Move]:
     there = moved(folder)
     first: dict[str, Move] = {}
     for one in there:
-        _must_be_below(one)
+        refuse_outside(one.file, one.kept_as)
         if (other := first.setdefault(one.file, one)) is not one:
             raise DiskError(
                 f"{folder / one.file} cannot be put back",
@@ -108,53 +106,12 @@ def _free(place: Path, file: str) -> str:
     return path.as_posix()
 
 
-def _drop_torn(journal: Path) -> None:
-    """Cut off a last line that is not whole: its move was not made, and the next begins a line."""
-    lines = journal.read_bytes() if journal.exists() else b""
-    if lines and not lines.endswith(b"\n"):
-        begin = lines.rfind(b"\n") + 1
-        try:
-            json.loads(lines[begin:])
-        except ValueError:
-            os.truncate(journal, begin)
-        else:
-            with journal.open("ab") as file:
-                file.write(b"\n")
-
-
 def _journal(place: Path) -> Iterator[Move]:
-    try:
-        lines = (place / JOURNAL).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(place) from error
-    for number, line in enumerate(lines, start=1):
+    for one in records(place / JOURNAL, wrote=WROTE):
         try:
-            yield Move(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            if number < len(lines):  # the last one may have been cut off before its move
-                raise _unreadable(place) from error
-
-
-def _unreadable(place: Path) -> DiskError:
-    return DiskError(
-        f"{place / JOURNAL} cannot be read",
-        found="no journal of moves",
-        expected="what `tlkit check --fix` has written",
-        do=f"put the files in {place} back by hand",
-    )
-
-
-def _must_be_below(one: Move) -> None:
-    for path in (PurePosixPath(one.file), PurePosixPath(one.kept_as)):
-        if path.is_absolute() or ".." in path.parts:
-            raise DiskError(
-                "the journal of the quarantine cannot be trusted",
-                found=f"a move of {path}",
-                expected="places below the folder",
-                do="put the files back by hand",
-            )
+            yield Move(**one)
+        except TypeError as error:
+            raise unreadable(place / JOURNAL, WROTE) from error
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,8 +1,7 @@
 """Plots: the pictures of a report, as PNG bytes.
 
 In: the epochs of a fit; a confusion matrix; bins of a reliability diagram; scores of test-time
-policies; the losses of a range test; points of a learning curve. Out: bytes of a PNG, the same for
-the same input.
+policies; the losses of a range test. Out: bytes of a PNG, the same for the same input.
 Drawn with matplotlib's objects and never with pyplot, which keeps figures and opens windows. The
 user's own matplotlib settings are set aside: they could typeset class names as TeX.
 Next door: svg.py (the charts of a page).
@@ -211,6 +210,43 @@ def rate_range(
         return _png(figure)
 
 
+def front(
+    names: Sequence[str],
+    speeds: Sequence[float],
+    accuracies: Sequence[tuple[float, float, float]],
+    *,
+    ahead: Sequence[str],
+    pick: str,
+) -> bytes:
+    """PNG of accuracies with their intervals (value, low, high) over images per second.
+
+    A line joins those `ahead`: no other is as accurate and faster. `pick` is marked.
+    """
+    with _settings():
+        figure = _figure(6.4, 4.2)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        at = dict(zip(names, zip(speeds, accuracies, strict=True), strict=True))
+        line = sorted((at[name][0], at[name][1][0]) for name in ahead)
+        axes.plot([x for x, _ in line], [y for _, y in line], color=SECOND, linewidth=3.4, zorder=1)
+        for name, short in zip(names, _names(names), strict=True):
+            speed, (value, low, high) = at[name]
+            colour = MARK if name == pick else FIRST if name in ahead else FAINT
+            axes.plot([speed, speed], [low, high], color=colour, linewidth=1.2, zorder=2)
+            axes.plot(speed, value, color=colour, marker="o", markersize=6, zorder=3)
+            axes.annotate(
+                short, (speed, value), xytext=(6, 4), textcoords="offset points", fontsize=7.5,
+                color=INK,
+            )  # fmt: skip
+        _frame(axes, "Accuracy, cross-validated, with 95 % intervals")
+        _logarithmic(axes, speeds)
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * 1.5)  # room for the last name
+        _percent(axes)
+        axes.set_xlabel("images per second of the network", fontsize=8, color=INK)
+        return _png(figure)
+
+
 def learning_curve(
     photos: Sequence[float],
     accuracies: Sequence[Sequence[float]],
@@ -263,18 +299,6 @@ def learning_curve(
             color=MARK,
         )
         return _png(figure)
-
-
-def _round_numbers(low: float, high: float) -> list[int]:
-    """1, 2 or 5 times a power of ten between two numbers; only powers where those are many."""
-    found = [
-        step * 10**power
-        for power in range(12)
-        for step in (1, 2, 5)
-        if low <= step * 10**power <= high
-    ]
-    powers = [one for one in found if str(one).strip("0") == "1"]
-    return powers if len(found) > 8 and len(powers) > 1 else found or [round(low), round(high)]
 
 
 def _panel(
@@ -360,6 +384,18 @@ def _logarithmic(axes: Axes, at: Sequence[float]) -> None:
     axes.set_xticks(ticks, [f"{one:.2g}" for one in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(low / 1.3, high * 1.3)
+
+
+def _round_numbers(low: float, high: float) -> list[int]:
+    """1, 2 or 5 times a power of ten between two numbers; only powers where those are many."""
+    found = [
+        step * 10**power
+        for power in range(12)
+        for step in (1, 2, 5)
+        if low <= step * 10**power <= high
+    ]
+    powers = [one for one in found if str(one).strip("0") == "1"]
+    return powers if len(found) > 8 and len(powers) > 1 else found or [round(low), round(high)]
 
 
 def _percent(axes: Axes) -> None:
