@@ -26,6 +26,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 if TYPE_CHECKING:
     from tlkit.ask.curve import Curve, curve, curve_events
     from tlkit.ask.search import Found, search, search_events
+    from tlkit.ask.similar import Similar, similar, similar_events
+    from tlkit.ask.suggest import Suggested, suggest, suggest_events
     from tlkit.backbone import Backbone, Family, InputSpec, Network, WeightSet
     from tlkit.checking import check, check_events
     from tlkit.classifier import Classifier, backbones, load
@@ -48,7 +50,9 @@ if TYPE_CHECKING:
         ReportOptions,
         ScoreOptions,
         SearchOptions,
+        SimilarOptions,
         SortOptions,
+        SuggestOptions,
         SummaryOptions,
         SweepOptions,
     )
@@ -92,8 +96,12 @@ _WHERE = {
     "ReportOptions": "tlkit.options",
     "ScoreOptions": "tlkit.options",
     "SearchOptions": "tlkit.options",
+    "Similar": "tlkit.ask.similar",
+    "SimilarOptions": "tlkit.options",
     "SortOptions": "tlkit.options",
     "Sorted": "tlkit.sorting",
+    "SuggestOptions": "tlkit.options",
+    "Suggested": "tlkit.ask.suggest",
     "Summary": "tlkit.model.summary",
     "SummaryOptions": "tlkit.options",
     "SweepOptions": "tlkit.options",
@@ -116,8 +124,12 @@ _WHERE = {
     "score": "tlkit.scale.scoring",
     "search": "tlkit.ask.search",
     "search_events": "tlkit.ask.search",
+    "similar": "tlkit.ask.similar",
+    "similar_events": "tlkit.ask.similar",
     "sort": "tlkit.sorting",
     "sort_events": "tlkit.sorting",
+    "suggest": "tlkit.ask.suggest",
+    "suggest_events": "tlkit.ask.suggest",
     "summary": "tlkit.sizing",
     "unsort": "tlkit.sorting",
     "unsort_events": "tlkit.sorting",
@@ -151,8 +163,12 @@ __all__ = [
     "ReportOptions",
     "ScoreOptions",
     "SearchOptions",
+    "Similar",
+    "SimilarOptions",
     "SortOptions",
     "Sorted",
+    "SuggestOptions",
+    "Suggested",
     "Summary",
     "SummaryOptions",
     "SweepOptions",
@@ -176,8 +192,12 @@ __all__ = [
     "score",
     "search",
     "search_events",
+    "similar",
+    "similar_events",
     "sort",
     "sort_events",
+    "suggest",
+    "suggest_events",
     "summary",
     "unsort",
     "unsort_events",

@@ -589,6 +589,36 @@ class FeatureOptions(SpreadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuggestOptions(Checked):
+    """How many photos `tlkit suggest` names, and how it looks at them."""
+
+    count: int = option(50, "How many photos to suggest.", min=1)
+    device: str = _as_in(FitOptions, "device")
+    engine: str = _as_in(FitOptions, "engine")
+    workers: int = _as_in(FitOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarOptions(Checked):
+    """How many neighbours `tlkit similar` finds, and by which features.
+
+    With the vectors of a head the head says what the network is.
+    """
+
+    count: int = option(10, "How many neighbours of each image to find.", min=1)
+    backbone: str = _as_in(ShapeOptions, "backbone")
+    weights: str = _as_in(ShapeOptions, "weights")
+    attach: str = _as_in(ShapeOptions, "attach")
+    pool: str = _as_in(ShapeOptions, "pool")
+    freeze: str = _as_in(ShapeOptions, "freeze")
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeOptions(Checked):
     """Where `tlkit serve` listens, and how much it takes on."""
 

@@ -37,7 +37,9 @@ from tlkit.cli import (
     search,
     serve,
     show,
+    similar,
     sort,
+    suggest,
     summary,
 )
 from tlkit.errors import OptionError, TlkitError
@@ -119,6 +121,8 @@ for _command in (
     evaluate.command,
     report.command,
     explain.command,
+    suggest.command,
+    similar.command,
     export.command,
     features.command,
     serve.command,
