@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
+    from tlkit.ask.curve import Curve, curve, curve_events
     from tlkit.ask.search import Found, search, search_events
     from tlkit.ask.similar import Similar, similar, similar_events
     from tlkit.ask.suggest import Suggested, suggest, suggest_events
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from tlkit.model.summary import Summary
     from tlkit.options import (
         CheckOptions,
+        CurveOptions,
         FeatureOptions,
         FitOptions,
         PredictOptions,
@@ -73,6 +75,8 @@ _WHERE = {
     "BadImage": "tlkit.data.images",
     "CheckOptions": "tlkit.options",
     "Classifier": "tlkit.classifier",
+    "Curve": "tlkit.ask.curve",
+    "CurveOptions": "tlkit.options",
     "Evaluation": "tlkit.metrics",
     "Family": "tlkit.backbone",
     "FeatureOptions": "tlkit.options",
@@ -108,6 +112,8 @@ _WHERE = {
     "backbones": "tlkit.classifier",
     "check": "tlkit.checking",
     "check_events": "tlkit.checking",
+    "curve": "tlkit.ask.curve",
+    "curve_events": "tlkit.ask.curve",
     "features": "tlkit.scale.features",
     "find_lr": "tlkit.rates",
     "find_lr_events": "tlkit.rates",
@@ -136,6 +142,8 @@ __all__ = [
     "BadImage",
     "CheckOptions",
     "Classifier",
+    "Curve",
+    "CurveOptions",
     "Evaluation",
     "Family",
     "FeatureOptions",
@@ -172,6 +180,8 @@ __all__ = [
     "backbones",
     "check",
     "check_events",
+    "curve",
+    "curve_events",
     "features",
     "find_lr",
     "find_lr_events",

@@ -709,6 +709,48 @@ class SweepOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurveOptions(Checked):
+    """What `tlkit curve` draws, and the heads that it asks."""
+
+    fractions: str = option(
+        "auto",
+        "Shares of what a draw may learn from, four fifths of the photos; auto is six, from a "
+        "tenth to all.",
+        metavar="auto or X,X,...",
+    )
+    draws: int = option(
+        5, "Times that photos to learn from are drawn; each solves a head per fraction.", min=2
+    )
+    most: int = option(
+        0,
+        "Photos that are looked at, drawn from every class; what more of them give is foretold. 0: "
+        "20 000 by the number of classes, at most 8000, at least 10 of each class.",
+        min=0,
+    )
+    penalties: int = option(
+        8, "Penalties that a head which is solved tries; a fit tries 20.", min=1
+    )
+    group_by: str = _as_in(FitOptions, "group_by")
+    backbone: str = _as_in(ShapeOptions, "backbone")
+    weights: str = _as_in(ShapeOptions, "weights")
+    attach: str = _as_in(ShapeOptions, "attach")
+    head: str = _as_in(ShapeOptions, "head")
+    hidden: int = _as_in(ShapeOptions, "hidden")
+    dropout: float = _as_in(ShapeOptions, "dropout")
+    pool: str = _as_in(ShapeOptions, "pool")
+    freeze: str = _as_in(ShapeOptions, "freeze")
+    balance: str = _as_in(FitOptions, "balance")
+    seed: int = option(0, "Decides what is drawn, and every random start.", min=0)
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    bank: str = _as_in(FitOptions, "bank")
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+    on_bad: str = _as_in(FitOptions, "on_bad")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchOptions(Checked):
     """Among which backbones `tlkit search` looks, and for how long."""
 

@@ -222,6 +222,18 @@ def test_a_summary_of_what_is_not_there_or_does_not_go(run, tmp_path):
     refused(run("summary", "tiny", "--json", tmp_path / "file" / "s.json"), "s.json")
 
 
+def test_a_curve_that_cannot_be(run, colours, tmp_path):
+    refused(run("curve", colours, "--backbone", "tinny"), "did you mean 'tiny'")
+    refused(run("curve", colours, "--draws", 1), "--draws 1")
+    refused(run("curve", colours, "--fractions", "half"), "three or more different numbers")
+    refused(run("curve", colours, "--group-by", "(", "--backbone", "tiny"), "regular expression")
+    refused(run("curve", tmp_path / "missing"), "nothing at that path")
+    (tmp_path / "empty").mkdir()
+    refused(run("curve", tmp_path / "empty"), "no image")
+    refused(run("curve", colours, "--out", colours / "curve"), "one inside the other")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["empty"]
+
+
 def test_a_range_test_that_cannot_be(run, colours, fitted, tmp_path):
     refused(run("lr-find", colours, "--backbone", "tiny"), "--optimizer adamw")
     refused(run("lr-find", colours, "--backbone", "tinny"), "did you mean 'tiny'")

@@ -10,6 +10,7 @@ import pytest
 
 import tlkit
 from tlkit.options import (
+    CurveOptions,
     FeatureOptions,
     FitOptions,
     PredictOptions,
@@ -111,6 +112,7 @@ def test_the_version_is_the_newest_in_the_changelog():
 @pytest.mark.parametrize(
     "record",
     [
+        CurveOptions,
         FeatureOptions,
         FitOptions,
         PredictOptions,
