@@ -80,7 +80,7 @@ def test_the_folder_says_all_that_one_needs(exported, head, monkeypatch, photos)
     names = {"images": np.ascontiguousarray(views(head, paths))}
     exec(compile(code, "README.md", "exec"), names)
     wanted = np.stack([one.probabilities for one in head.predict(paths)])
-    assert np.allclose(names["probabilities"], wanted, atol=1e-4)
+    assert np.allclose(names["probabilities"], wanted, atol=5e-4)
 
 
 @pytest.mark.parametrize("to", INT8)

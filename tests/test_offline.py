@@ -40,6 +40,7 @@ def test_no_command_opens_a_socket(place):
         ["evaluate", "photos/test", "--head", "run"],
         ["inspect", "run"],
         ["check", "photos"],
+        ["curve", "photos", "--draws", 2, "--penalties", 2, "--out", "curve"],
         ["lr-find", "photos", "--optimizer", "adamw", "--steps", 10, "--out", "rates"],
         ["backbones"],
         ["backbones", "timm/resnet18"],

@@ -8,9 +8,9 @@ from tlkit.ranks import Ranks
 
 @pytest.fixture(autouse=True)
 def _asked_anew():
-    ranks.here.cache_clear()
+    ranks._given.cache_clear()
     yield
-    ranks.here.cache_clear()
+    ranks._given.cache_clear()
 
 
 def test_a_process_that_nobody_started_beside_others_is_the_first_of_one(monkeypatch):
@@ -45,3 +45,16 @@ def test_shares_are_in_order_whole_and_even(count, size):
     shares = [list(range(count))[Ranks(rank=rank, size=size).part(count)] for rank in range(size)]
     assert [one for share in shares for one in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_alone_is_the_first_of_one_until_the_block_ends(monkeypatch):
+    for name, value in {
+        "TORCHELASTIC_RUN_ID": "a", "RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1,
+        "LOCAL_WORLD_SIZE": 2,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    there = Ranks(rank=1, size=2, local_rank=1, local_size=2)
+    with ranks.alone():
+        assert ranks.here() == Ranks()
+        assert ranks.here().agree("mine") == "mine"
+    assert ranks.here() == there

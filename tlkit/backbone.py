@@ -100,3 +100,5 @@ class Family:
     """Every name, for listing and for guessing what a mistyped one meant."""
     backbone: Callable[[str], Backbone]
     """The backbone of that name. Raises `UnknownName` for one that does not exist."""
+    on_disk: Callable[[], Iterable[str]] = tuple
+    """The names whose weights are on this disk, which `tlkit search` tries by itself."""

@@ -85,13 +85,14 @@ def thresholds_of(
     """(probability, share that is right of the images at least that sure), both growing.
 
     Of two thresholds that are right as often, the lower one, which answers more, is in it alone.
+    Where there is no image, there is none.
     """
     sure = probabilities.max(axis=1)
     order = np.argsort(-sure, kind="stable")
     right = probabilities.argmax(axis=1)[order] == labels[order]
     share = np.cumsum(right) / np.arange(1, len(order) + 1)
     # Of those that are equally sure, all count or none.
-    last = np.append(np.diff(sure[order]) != 0, True)
+    last = np.append(np.diff(sure[order]) != 0, True)[: len(order)]
     found: list[tuple[float, float]] = []
     for probability, one in zip(sure[order][last][::-1], share[last][::-1], strict=True):
         if not found or one > found[-1][1]:

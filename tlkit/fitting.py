@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit import artifact, runs
+from tlkit.ask.auto import AUTO, FOUND, refuse_with_auto, settled
 from tlkit.calibration import calibration_of, tempered
 from tlkit.card import FORMAT, Calibration, Card, WeightsCard, now, sha256_of, versions
 from tlkit.data.audit import brief
@@ -81,8 +82,10 @@ class FitResult:
     history: tuple[Epoch, ...]
     best: Epoch
     """The epoch that was kept."""
-    validation: Evaluation
-    """On the images that chose the epoch: a little flattering."""
+    validation: Evaluation | None
+    """On the images that chose the epoch: a little flattering. Where few images held none out, on
+    all of them but the only ones of their class, each as a head judged it that did not learn from
+    it; None where that leaves none."""
     test: Evaluation | None
     """On the folder's own test part, which nothing has been chosen by; None where it has none."""
     bad: tuple[BadImage, ...]
@@ -120,7 +123,11 @@ def fit_events(
         if not resume and here().first:
             refuse_occupied(run, replace=replace)
         runs.refuse_among_photos(run, folder)
-        chosen = choose(options.backbone)
+        if options.backbone == AUTO:
+            refuse_with_auto(options)
+            chosen = None  # found when the run folder is held
+        else:
+            chosen = choose(options.backbone)
         _import_ahead("scipy.optimize", "matplotlib.figure")
         parts = scan_parts(folder)
         if parts.val is not None and not options.folds:
@@ -135,12 +142,17 @@ def fit_events(
         numbered = runs.numbered(folder, options.backbone)
         where = itertools.takewhile(Path.exists, numbered) if out is None else [run]
         _refuse_ended(where, fit)
-    with _made(run, replace, fit, resume=resume) as place:
+    with _made(run, replace, fit, options, resume=resume) as place:
         if not resume and place.checkpoints.there:
             yield Note(text="begins anew: --resume would have gone on with an interrupted fit")
             place.checkpoints.clear_files()
         elif resume and not place.checkpoints.there:
             yield Note(text="there is no checkpoint to go on from: begins at the start")
+        if chosen is None:
+            options = yield from settled(
+                folder, options, place.checkpoints.folder, fit=_told(fit), resume=resume
+            )
+            chosen = choose(options.backbone)
         steps = _kept(folder, options, chosen, parts, place)
         if tell is not None:
             yield Note(text=f"tells {track} how it goes")  # a server may take its time
@@ -152,7 +164,12 @@ def fit_events(
 
 @contextlib.contextmanager
 def _made(
-    run: Path, replace: Collection[str], fit: dict[str, Any], *, resume: bool
+    run: Path,
+    replace: Collection[str],
+    fit: dict[str, Any],
+    given: FitOptions,
+    *,
+    resume: bool,
 ) -> Iterator[_Place]:
     """The place of a run folder that this process makes; of several processes the first does.
 
@@ -167,7 +184,7 @@ def _made(
             folder = runs.checkpoint_of(run)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
-        yield _Place(run, replace, Checkpoints(folder, fit, resume=resume), _told(fit))
+        yield _Place(run, replace, Checkpoints(folder, fit, resume=resume), fit, given)
 
 
 def _refuse_different(parts: Parts) -> None:
@@ -225,12 +242,17 @@ class _Place:
     replace: Collection[str]
     """Names of files that may be replaced there."""
     checkpoints: Checkpoints
-    fit: str
+    identity: Mapping[str, Any]
     """Tells this fit from any other."""
+    given: FitOptions
+    """As they were given: `auto` is still a backbone in them."""
 
 
-def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, Any]:
-    """What two fits have in common that give the same bits, by the names that users know."""
+def _identity(options: FitOptions, chosen: Chosen | None, parts: Parts) -> dict[str, Any]:
+    """What two fits have in common that give the same bits, by the names that users know.
+
+    Where the backbone is still to be found, its plugin is not among it.
+    """
     given = dataclasses.asdict(options)
     files = [Path(given[name]) for name in FILES if os.path.isfile(given[name])]
     return {
@@ -241,7 +263,11 @@ def _identity(options: FitOptions, chosen: Chosen, parts: Parts) -> dict[str, An
         **{
             f"version of the plugin {name}": one
             for name, one in _of_packages(
-                [chosen.found, HEADS.found(options.head), PRESETS.found(options.augment)]
+                [
+                    None if chosen is None else chosen.found,
+                    HEADS.found(options.head),
+                    PRESETS.found(options.augment),
+                ]
             ).items()
         },
     }
@@ -314,7 +340,7 @@ def _single(
         bad += trained.test.bad
     with _staged(place) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
-        _write_options(staged, folder, options, trained, place.fit)
+        _write_options(staged, folder, trained, place)
         _write_scores(staged, fitted, test)
     return FitResult(
         run=place.run,
@@ -336,9 +362,7 @@ class Fitted:
     trained: Trained
     """With the probabilities that the head gives from now on."""
     card: Card
-    validation: Evaluation
-    val_files: tuple[str, ...]
-    """The validation images that could be read."""
+    validation: Evaluation | None
 
 
 def fit_parts(
@@ -350,12 +374,11 @@ def fit_parts(
     )
     raw = yield from train(options, chosen.backbone, splits, checkpoints=checkpoints)
     trained, calibration = _calibrated(raw)
-    validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
+    validation = None
+    if len(trained.val_labels):
+        validation = measure(trained.val_labels, trained.val_probabilities, parts.train.classes)
     card = _card(options, chosen, trained, parts, validation, calibration)
-    gone = {one.path for one in trained.bad}
-    there = zip(splits.val.files, splits.val.paths, strict=True)
-    files = tuple(file for file, path in there if path not in gone)
-    return Fitted(trained=trained, card=card, validation=validation, val_files=files)
+    return Fitted(trained=trained, card=card, validation=validation)
 
 
 def _cross(
@@ -382,7 +405,7 @@ def _cross(
             validation = measure(trained.val_labels, trained.val_probabilities, classes)
             if not results:
                 card = _card(options, chosen, trained, parts, validation, calibration)
-                _write_options(staged, folder, options, trained, place.fit)
+                _write_options(staged, folder, trained, place)
             card = fold_card(card, one, validation, calibration)
             head = runs.fold_head(staged, one.number)
             head.parent.mkdir()
@@ -489,7 +512,7 @@ def _card(
     chosen: Chosen,
     trained: Trained,
     parts: Parts,
-    validation: Evaluation,
+    validation: Evaluation | None,
     calibration: Calibration,
 ) -> Card:
     resolved = dataclasses.asdict(trained.options) | {
@@ -497,6 +520,7 @@ def _card(
         "optimizer": trained.recipe.optimizer,
         "augment": Path(trained.recipe.augment).name,
         "refit": trained.recipe.refit,
+        "crossed": trained.crossed,
     }
     return Card(
         format=FORMAT,
@@ -520,7 +544,10 @@ def _card(
             "val": len(trained.val_labels),
             "left_out": len(trained.bad),
         },
-        metrics={"validation": validation.in_card(), "best_epoch": trained.best.number},
+        metrics={
+            "validation": None if validation is None else validation.in_card(),
+            "best_epoch": trained.best.number,
+        },
         calibration=calibration,
         versions=versions() | _of_packages([HEADS.found(trained.options.head)]),
         tensors_sha256=digest(artifact.tensors_of(trained.cut).items()),
@@ -529,12 +556,15 @@ def _card(
 
 def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None:
     trained, card, validation = fitted.trained, fitted.card, fitted.validation
-    scores = {"validation": validation.plain(), "test": None if test is None else test.plain()}
+    scores = {
+        name: None if one is None else one.plain()
+        for name, one in (("validation", validation), ("test", test))
+    }
     write_text(staged / runs.HISTORY, history_csv(trained.history))
     write_text(staged / runs.METRICS, runs.as_json(scores))
-    if trained.val_probabilities.size <= runs.MOST_TOLD:
+    if 0 < trained.val_probabilities.size <= runs.MOST_TOLD:
         told = runs.Told(
-            files=fitted.val_files,
+            files=trained.val_files,
             classes=card.classes,
             labels=trained.val_labels,
             probabilities=trained.val_probabilities,
@@ -543,22 +573,25 @@ def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None
     solved = trained.recipe.optimizer == "lbfgs"
     write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
     shown = validation if test is None else test
-    write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
+    if shown is not None:
+        write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))
 
 
-def _write_options(
-    staged: Path, folder: Path, options: FitOptions, trained: Trained, fit: str
-) -> None:
+def _write_options(staged: Path, folder: Path, trained: Trained, place: _Place) -> None:
+    given = place.given
+    found = {name: getattr(trained.options, name) for name in FOUND if given.backbone == AUTO}
     text = runs.as_json(
         {
-            "fit": fit,
+            "fit": _told(place.identity),
             "folder": str(folder),
-            "given": options.changed(),
-            "options": dataclasses.asdict(options),
-            "auto": {
+            "given": given.changed(),
+            "options": dataclasses.asdict(given),
+            "auto": found
+            | {
                 "optimizer": trained.recipe.optimizer,
                 "augment": trained.recipe.augment,
                 "refit": trained.recipe.refit,
+                "crossed": trained.crossed,
                 "freeze": trained.options.freeze,
                 "lr": trained.options.lr,
                 "backbone_lr": trained.options.backbone_lr,

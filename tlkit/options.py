@@ -224,7 +224,8 @@ class ShapeOptions(Checked):
 
     backbone: str = option(
         "efficientnet_lite0",
-        "The network to build on; `tlkit backbones` lists them.",
+        "The network to build on; `tlkit backbones` lists them, and in a fit `auto` finds one "
+        "(`tlkit search`).",
         metavar="NAME",
     )
     weights: str = option(
@@ -411,8 +412,9 @@ class FitOptions(ShapeOptions):
     )
     refit: bool = option(
         True,
-        "Solve a head once more on training and validation images together, with the penalty that "
-        "the validation images chose; a val folder of your own is never learnt from.",
+        "Let a solved head learn from all images in the end: of up to 512 none is held out, else "
+        "it is solved once more on training and validation images together; a val folder of your "
+        "own is never learnt from.",
     )
     seed: int = option(0, "Decides the split, the augmentation and every random start.", min=0)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
@@ -611,6 +613,36 @@ class FeatureOptions(SpreadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuggestOptions(Checked):
+    """How many photos `tlkit suggest` names, and how it looks at them."""
+
+    count: int = option(50, "How many photos to suggest.", min=1)
+    device: str = _as_in(FitOptions, "device")
+    engine: str = _as_in(FitOptions, "engine")
+    workers: int = _as_in(FitOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarOptions(Checked):
+    """How many neighbours `tlkit similar` finds, and by which features.
+
+    With the vectors of a head the head says what the network is.
+    """
+
+    count: int = option(10, "How many neighbours of each image to find.", min=1)
+    backbone: str = _as_in(ShapeOptions, "backbone")
+    weights: str = _as_in(ShapeOptions, "weights")
+    attach: str = _as_in(ShapeOptions, "attach")
+    pool: str = _as_in(ShapeOptions, "pool")
+    freeze: str = _as_in(ShapeOptions, "freeze")
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeOptions(Checked):
     """Where `tlkit serve` listens, and how much it takes on."""
 
@@ -697,3 +729,89 @@ class SweepOptions(Checked):
     min_lr: float = option(1e-7, "Rate of the head in the first step.", above=0.0)
     max_lr: float = option(10.0, "Rate of the head in the last step.", above=0.0)
     steps: int = option(100, "Steps from the first rate to the last.", min=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveOptions(Checked):
+    """What `tlkit curve` draws, and the heads that it asks."""
+
+    fractions: str = option(
+        "auto",
+        "Shares of what a draw may learn from, four fifths of the photos; auto is six, from a "
+        "tenth to all.",
+        metavar="auto or X,X,...",
+    )
+    draws: int = option(
+        5, "Times that photos to learn from are drawn; each solves a head per fraction.", min=2
+    )
+    most: int = option(
+        0,
+        "Photos that are looked at, drawn from every class; what more of them give is foretold. 0: "
+        "20 000 by the number of classes, at most 8000, at least 10 of each class.",
+        min=0,
+    )
+    penalties: int = option(
+        8, "Penalties that a head which is solved tries; a fit tries 20.", min=1
+    )
+    group_by: str = _as_in(FitOptions, "group_by")
+    backbone: str = _as_in(ShapeOptions, "backbone")
+    weights: str = _as_in(ShapeOptions, "weights")
+    attach: str = _as_in(ShapeOptions, "attach")
+    head: str = _as_in(ShapeOptions, "head")
+    hidden: int = _as_in(ShapeOptions, "hidden")
+    dropout: float = _as_in(ShapeOptions, "dropout")
+    pool: str = _as_in(ShapeOptions, "pool")
+    freeze: str = _as_in(ShapeOptions, "freeze")
+    balance: str = _as_in(FitOptions, "balance")
+    seed: int = option(0, "Decides what is drawn, and every random start.", min=0)
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    bank: str = _as_in(FitOptions, "bank")
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+    on_bad: str = _as_in(FitOptions, "on_bad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(Checked):
+    """Among which backbones `tlkit search` looks, and for how long."""
+
+    backbone: str = option(
+        "",
+        "These backbones, with commas between; NAME=FILE or NAME=SET says the weights, NAME=none "
+        "makes it a control with random ones.",
+        metavar="NAME[=WEIGHTS],...",
+    )
+    installed: bool = option(
+        False,
+        "Every installed backbone whose weights are on this disk, also beside those that are "
+        "named; so it is where none is.",
+    )
+    download: bool = option(False, "Also take weights that would have to be downloaded.")
+    time: str = option("5m", "Time that it may take.", metavar="such as 90s, 5m or 1h")
+    val_fraction: float = option(
+        0.2,
+        "Share of each class's training images that no choice sees: they judge what is found.",
+        above=0.0,
+        max=0.9,
+    )
+    group_by: str = _as_in(FitOptions, "group_by")
+    seed: int = option(0, "Decides the shares, the folds and every random start.", min=0)
+    device: str = _as_in(FitOptions, "device")
+    precision: str = _as_in(FitOptions, "precision")
+    engine: str = _as_in(FitOptions, "engine")
+    bank: str = _as_in(FitOptions, "bank")
+    cache_gb: float = option(
+        1.0,
+        "Gigabytes of decoded images that are kept for the next backbone; the others are read "
+        "anew.",
+        above=0.0,
+    )
+    layout: str = _as_in(FitOptions, "layout")
+    workers: int = _as_in(FitOptions, "workers")
+    on_bad: str = option(
+        "error",
+        "What an unreadable image does: end the search, or be left out and listed.",
+        choices=("error", "skip"),
+    )

@@ -112,9 +112,29 @@ class Ranks:
             self.wait()
 
 
-@cache
 def here() -> Ranks:
-    """The place that torchrun has given to this process."""
+    """The place of this process: what torchrun has given it, but `alone`."""
+    return Ranks() if _ALONE else _given()
+
+
+_ALONE: list[bool] = []
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """In the block this process works as if nobody had started others beside it.
+
+    For what the first does while the others wait to be told.
+    """
+    _ALONE.append(True)
+    try:
+        yield
+    finally:
+        _ALONE.pop()
+
+
+@cache
+def _given() -> Ranks:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Ranks()
     return Ranks(

@@ -246,7 +246,8 @@ def _images(read: _Run, folder: str | Path | None) -> tuple[Catalog | None, str]
         f"there are no images to judge {read.place} by",
         found=gone if read.options else f"{read.place} does not say what it has learnt from",
         expected="the test part of the folder that was learnt from, or what the fit has written "
-        f"down; it writes no more than {runs.MOST_TOLD} probabilities",
+        f"down; it writes no more than {runs.MOST_TOLD} probabilities, and none where no class has "
+        "two images",
         do=f"name a folder with known classes: tlkit report {read.place} FOLDER",
     )
 
@@ -286,8 +287,8 @@ def _told(read: _Run, options: ReportOptions, weights: str) -> Subject:
         options,
         heads=heads,
         judged="the validation images of the fit"
-        if len(read.files) == 1
-        else "the images of the fit, each by the head that did not learn from it",
+        if len(read.files) == 1 and not read.cards[0].options.get("crossed")
+        else "the images of the fit, each by a head that did not learn from it",
         judged_by_fit=True,
         of_fit=len(told.files),
         files=told.files,

@@ -2,12 +2,13 @@
 
 head.safetensors   the trained tensors and their card (artifact.py)
 history.csv        one row per epoch
-validation.csv     every validation image as the head saw it before it learnt from any of them;
-                   not where that would be more than `MOST_TOLD` probabilities
-metrics.json       scores on the validation images, and on the test images if there are any
+validation.csv     every validation image as the head saw it before it learnt from any of them, and
+                   where none was held out every image as a head saw it that did not learn from it;
+                   not where that would be more than `MOST_TOLD` probabilities, or none
+metrics.json       scores on these, and on the test images if there are any
 options.json       every option, what `auto` became, the folder; which fit it was, for --resume
 curves.png         loss and accuracy
-confusion.png      which class was taken for which
+confusion.png      which class was taken for which, where any image was judged
 report/            what `tlkit report` has written (reporting.py)
 
 While it is being made: .NAME.checkpoint beside it, which --resume goes on from.

@@ -225,9 +225,23 @@ def _backbone(name: str) -> Backbone:
     )
 
 
+def _on_disk() -> list[str]:
+    """Names with their tags."""
+    import torch
+    from huggingface_hub import constants
+
+    places = (Path(constants.HF_HUB_CACHE), Path(torch.hub.get_dir()) / "checkpoints")
+    if not any(one.is_dir() and any(one.iterdir()) for one in places):
+        return []  # before timm is imported, which takes seconds
+    import timm
+
+    return [one for one in timm.list_pretrained() if TimmWeights(one).on_disk()]
+
+
 timm = Family(
     name="timm",
     about="Every model of timm, pytorch-image-models (Wightman 2019); a tag picks the weights",
     names=_names,
     backbone=_backbone,
+    on_disk=_on_disk,
 )

@@ -75,10 +75,11 @@ def test_an_empty_folder(run, tmp_path):
     refused(run("evaluate", tmp_path / "photos"), "no image")
 
 
-def test_one_class_and_one_image_in_a_class(run, tmp_path):
+def test_one_class_and_one_image_in_each(run, tmp_path):
     refused(run("fit", make_folder(tmp_path / "one", classes=("red",))), "has one class", "red")
     folder = make_folder(tmp_path / "two", classes=("red", "blue"), per_class=1)
-    refused(run("fit", folder), "1 image in 'red'", "1 image in 'blue'", "at least 2")
+    steps = ["--backbone", "tiny", "--head", "mlp"]
+    refused(run("fit", folder, *steps), "one image of each class", "at least 2", "linear head")
 
 
 def test_an_image_that_is_no_image(run, tmp_path):
@@ -219,6 +220,18 @@ def test_a_summary_of_what_is_not_there_or_does_not_go(run, tmp_path):
     refused(run("summary", "tiny", "--depth", "deep"), "whole number")
     (tmp_path / "file").write_text("x")
     refused(run("summary", "tiny", "--json", tmp_path / "file" / "s.json"), "s.json")
+
+
+def test_a_curve_that_cannot_be(run, colours, tmp_path):
+    refused(run("curve", colours, "--backbone", "tinny"), "did you mean 'tiny'")
+    refused(run("curve", colours, "--draws", 1), "--draws 1")
+    refused(run("curve", colours, "--fractions", "half"), "three or more different numbers")
+    refused(run("curve", colours, "--group-by", "(", "--backbone", "tiny"), "regular expression")
+    refused(run("curve", tmp_path / "missing"), "nothing at that path")
+    (tmp_path / "empty").mkdir()
+    refused(run("curve", tmp_path / "empty"), "no image")
+    refused(run("curve", colours, "--out", colours / "curve"), "one inside the other")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["empty"]
 
 
 def test_a_range_test_that_cannot_be(run, colours, fitted, tmp_path):

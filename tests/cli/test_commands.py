@@ -394,6 +394,59 @@ def test_lr_find_prints_both_rates_and_writes_a_numbered_folder(run, colours):
         assert f"suggested: {told['flags']}" in result.stdout
 
 
+def test_a_curve_is_printed_and_kept(run, colours):
+    words = ["curve", colours, "--backbone", "tiny", "--draws", 2, "--penalties", 2]
+    for place in (f"runs/{colours.name}-tiny-curve", f"runs/{colours.name}-tiny-curve-2"):
+        result = run(*words)
+        assert result.exit_code == 0, result.output
+        assert place in result.stdout
+        assert sorted(one.name for one in Path(place).iterdir()) == ["curve.json", "curve.png"]
+        kept = json.loads((Path(place) / "curve.json").read_text())
+        assert result.stdout.splitlines()[-2] == kept["answer"]
+        for one in kept["classes"]:
+            assert one["name"] in result.stdout
+
+
+def test_an_unreadable_photo_ends_a_curve_or_is_left_out(run, colours, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(colours, photos)
+    broken = next(photos.rglob("*.png"))
+    broken.write_bytes(b"no image")
+    words = ["curve", photos, "--backbone", "tiny", "--draws", 2, "--penalties", 2]
+    result = run(*words)
+    assert result.exit_code == 2
+    assert broken.name in result.stderr
+    assert not (tmp_path / "runs").exists()
+    result = run(*words, "--on-bad", "skip")
+    assert result.exit_code == 1
+    assert broken.name in result.stderr
+    assert "twice the photos: " in result.stdout
+
+
+def test_an_interrupted_curve_leaves_nothing(run, colours, tmp_path, monkeypatch):
+    from tlkit.ask.study import Study
+
+    def stop(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Study, "told", stop)
+    result = run("curve", colours, "--backbone", "tiny", "--out", tmp_path / "curve")
+    assert result.exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_search_prints_a_table_and_the_fit_to_go_on_with(run, colours):
+    result = run("search", colours, "--backbone", "tiny,resnet20,vgg11,vgg13")
+    assert result.exit_code == 0, result.output
+    assert "resnet20=none (control)" in result.stdout
+    assert "not tried: vgg11, vgg13: its weights are not on this disk" in result.stdout
+    assert "photos that took part in no choice" in result.stdout
+    assert f"go on with: tlkit fit {colours} --backbone tiny" in result.stdout
+    assert f"runs/{colours.name}-search" in result.stdout
+    wrong = run("search", colours, "--time", "soon")
+    assert (wrong.exit_code, "such as 90s" in wrong.stderr) == (2, True)
+
+
 def test_an_interrupted_range_test_leaves_nothing(run, colours, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tlkit
 import tlkit.data.pixels as module
+from tlkit.data import images
 from tlkit.data.folder import scan
 from tlkit.data.images import Unreadable, read
-from tlkit.data.pixels import Decoded, Room
+from tlkit.data.pixels import Decoded, Room, Shared
 from tlkit.data.transforms import PRESETS, augmentation
 from tlkit.errors import DiskError
 from tlkit.testing import TINY
@@ -92,3 +94,36 @@ def test_a_full_disk_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(module.os, "posix_fallocate", full)
     with pytest.raises(DiskError, match="No space left"):
         Room("disk", 10**6)
+
+
+def test_shared_pixels_are_those_that_each_network_would_have_read(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    paths = [tmp_path / "large.jpg", tmp_path / "plain.png"]
+    for path in paths:
+        Image.fromarray(noise).save(path)
+    sizes = (36, 80, 200, 300)  # of the JPEG: an eighth, a quarter, and twice all of it
+    decoded = []
+    own = images.decode
+
+    def counted(data, *, at_least_px):
+        decoded.append(at_least_px)
+        return own(data, at_least_px=at_least_px)
+
+    monkeypatch.setattr(images, "decode", counted)
+    shared = Shared(sizes, Room("ram", 10_000_000))
+    for path, times in zip(paths, (3, 1), strict=True):
+        decoded.clear()
+        found = [shared(path, px) for px in sizes]
+        assert len(decoded) == times
+        for px, one in zip(sizes, found, strict=True):
+            assert np.array_equal(one, images.read(path, at_least_px=px))
+
+
+def test_what_has_no_room_is_read_anew(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(path)
+    shared = Shared([32], Room("ram", 100))
+    for _ in range(2):
+        assert np.array_equal(shared(path, 32), images.read(path))
+    with pytest.raises(images.Unreadable):
+        shared(tmp_path / "missing.png", 32)

@@ -132,10 +132,17 @@ def test_a_single_class_cannot_be_learnt(val):
     assert "'c0' (9 images)" in caught.value.found
 
 
-def test_every_class_with_one_image_is_named_in_one_error():
+def test_of_groups_every_class_with_one_image_is_named_in_one_error():
     with pytest.raises(FolderError, match="cannot be shared out") as caught:
-        split(whole([1, 2, 1, 5]), val_fraction=0.2, seed=0)
+        split(whole([1, 2, 1, 5]), val_fraction=0.2, seed=0, group_by=r"\d+")
     assert caught.value.found.splitlines() == ["1 image in 'c0'", "1 image in 'c2'"]
+
+
+def test_the_only_image_of_a_class_is_learnt_from():
+    found = split(whole([1, 2, 1, 5]), val_fraction=0.2, seed=0)
+    assert found.train.counts.tolist() == [1, 1, 1, 4]
+    assert found.val.counts.tolist() == [0, 1, 0, 1]
+    assert len(split(whole([1, 1]), val_fraction=0.2, seed=0).val) == 0
 
 
 def patients(counts, each: int, root: str = "root") -> Parts:

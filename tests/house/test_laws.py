@@ -10,11 +10,13 @@ import pytest
 
 import tlkit
 from tlkit.options import (
+    CurveOptions,
     FeatureOptions,
     FitOptions,
     PredictOptions,
     ReportOptions,
     ScoreOptions,
+    SearchOptions,
     ServeOptions,
     SummaryOptions,
     SweepOptions,
@@ -110,11 +112,13 @@ def test_the_version_is_the_newest_in_the_changelog():
 @pytest.mark.parametrize(
     "record",
     [
+        CurveOptions,
         FeatureOptions,
         FitOptions,
         PredictOptions,
         ReportOptions,
         ScoreOptions,
+        SearchOptions,
         ServeOptions,
         SummaryOptions,
         SweepOptions,
@@ -166,4 +170,6 @@ def test_no_error_leaves_the_package_that_does_not_say_what_to_do():
                 name = getattr(node.exc.func, "id", getattr(node.exc.func, "attr", ""))
                 ours = hasattr(errors, name) and name[0].isupper()
                 local = name.startswith("_") or name[0].islower() or name == "kind"
-                assert ours or local or name in allowed, f"{path}: {name}"
+                # A stand-in for a system call fails as one does; who calls it says what to do.
+                system = (path.name, name) == ("files.py", "OSError")
+                assert ours or local or system or name in allowed, f"{path}: {name}"

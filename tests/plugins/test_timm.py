@@ -106,13 +106,15 @@ def test_images_that_are_no_squares_are_refused(monkeypatch):
 
 
 def test_file_in_the_hubs_cache_gives_timms_answer_without_a_network(
-    hub_cache, offline, reference, logits
+    hub_cache, torch_home, offline, reference, logits
 ):
     backbone = FAMILY.backbone("resnet18")
     source = backbone.weights()[0].source
     assert not source.on_disk()
+    assert FAMILY.on_disk() == []
     path = put(reference.state_dict(), source)
     assert source.on_disk()
+    assert FAMILY.on_disk() == [source.name]
     assert source.where() == str(path)
     images = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():

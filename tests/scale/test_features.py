@@ -8,12 +8,12 @@ import pytest
 from pyarrow import parquet
 
 import tlkit
+from tlkit.ask.vectors import extractor_by
 from tlkit.cli import main
 from tlkit.data.folder import scan
 from tlkit.data.transforms import augmentation
 from tlkit.errors import OptionError
 from tlkit.options import FeatureOptions
-from tlkit.scale.features import extractor_for
 from tlkit.steps import finish
 from tlkit.train import bank as banks
 
@@ -30,7 +30,7 @@ def photos(colours, tmp_path):
 
 
 def bank_of(folder, **options):
-    runs = extractor_for(FeatureOptions(backbone="tiny", **options), 24)
+    runs = extractor_by(FeatureOptions(backbone="tiny", **options), 24)
     plain = augmentation("none", runs.cut.model.spec, 0)
     return finish(runs.fill(scan(folder), plain, views=1, what=""))
 
@@ -44,7 +44,7 @@ def test_the_rows_are_those_of_the_bank_and_a_fit_computes_none(photos, monkeypa
     left = tlkit.features(photos, "out", backbone="tiny", shard=8)
     assert (left.images, left.parts, left.bad) == (24, 3, 0)
     began = []
-    monkeypatch.setattr(banks.Extractor, "_start", lambda self: began.append(1) or iter(()))
+    monkeypatch.setattr(banks.Extractor, "start", lambda self: began.append(1) or iter(()))
     bank = bank_of(photos)
     tlkit.fit(photos, backbone="tiny", epochs=1, augment="none")
     assert not began

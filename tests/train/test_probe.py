@@ -1,7 +1,10 @@
 """The solved head."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from banks import bank_of, every
 from sklearn.linear_model import LogisticRegression
@@ -152,3 +155,38 @@ def test_in_parts_the_minimum_is_the_same(monkeypatch):
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
     probabilities = [cut.model.head(every(bank())).softmax(dim=1) for cut in (whole, parts)]
     assert torch.allclose(*probabilities, atol=1e-3)
+
+
+MINIMIZE = scipy.optimize.minimize
+
+
+def counted(passes, *given, **more):
+    found = MINIMIZE(*given, **more)
+    passes.append(found.nfev)
+    return found
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_with_many_rows_the_minimum_is_the_same_and_found_in_fewer_passes(monkeypatch, parts):
+    data = bank(count=300)
+    # One feature says what another does, and the features are not alike steep.
+    values = torch.stack([data.at(np.arange(300), view) for view in range(2)], dim=1)
+    values[..., 1] = values[..., 0]
+    values[..., :8] = values[..., :8].cumsum(dim=-1)
+    data = bank_of(values, data.labels)
+    if parts:
+        monkeypatch.setattr("tlkit.train.probe.MOST_IN_MEMORY", 16 * 64)
+        monkeypatch.setattr("tlkit.train.bank.IN_BLOCK", 16 * 25)
+    found = {}
+    for rows in (8, 1 << 20):
+        monkeypatch.setattr("tlkit.train.probe.MANY_ROWS", rows)
+        passes = []
+        monkeypatch.setattr(scipy.optimize, "minimize", partial(counted, passes))
+        cut, records = solved(data, penalties_tried=8)
+        found[rows] = cut.model.head(every(data)).softmax(dim=1), records, sum(passes)
+    (p, records, passes), (plain_p, plain_records, plain_passes) = found.values()
+    assert [one.train_loss for one in records] == pytest.approx(
+        [one.train_loss for one in plain_records], rel=1e-4
+    )
+    assert torch.allclose(p, plain_p, atol=5e-3)
+    assert passes < plain_passes

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.artifact import tensors_of
+from tlkit.calibration import temperature_of, tempered
 from tlkit.data.folder import Catalog
 from tlkit.data.split import Splits, held_out
 from tlkit.data.transforms import augmentation
@@ -35,9 +36,11 @@ from tlkit.train.run import (
     about_bad,
     bank_course,
     extractor_for,
-    keep_best,
+    holds_none_out,
     prepare,
-    refit,
+    refuse_unjudged,
+    trained,
+    whole_course,
 )
 
 
@@ -55,26 +58,30 @@ class Study:
     def told(self, learn: Bank, judged: Sequence[Bank], *, seed: int) -> list[NDArray[np.float64]]:
         """(n, C) probabilities of the images of each bank by a head that has learnt from `learn`.
 
-        As in a fit, a share of what it learns from chooses the penalty or the epoch, and a solved
-        head learns from all of it then. `seed` decides the share. Every class of `learn` has two
-        images or more.
+        Those that `tlkit.fit` with this seed on a folder of the images in `learn`, and then
+        `predict`, would give: chosen, solved and calibrated alike. Every class has an image in
+        `learn`; raises `FolderError` as a fit does where there is none to choose by.
         """
         options, cut = replace(self.phase.options, seed=seed), self.phase.cut
-        held = held_out(learn.catalog, options.val_fraction, seed)
-        train = learn.take(np.setdiff1d(np.arange(len(learn.labels)), held), views=1)
-        val = learn.take(held, views=1)
+        phase, whole = replace(self.phase, options=options), learn.catalog
+        held = held_out(whole, options.val_fraction, seed)
+        refuse_unjudged(phase, whole, whole.take(held))
         cut.put(self.begin)
-        with threads_for(train.numbers * len(learn.catalog.classes)):
-            course = bank_course(
-                options, cut, self.compute, (train, val), test=None,
-                classes=len(learn.catalog.classes),
-            )  # fmt: skip
-            phase = replace(self.phase, options=options)
-            _, best = finish(keep_best(phase, self.compute, course, None))
-            if phase.recipe.refit:
-                for _ in refit(options, cut, self.compute, course, best):
-                    pass
-            return [probabilities(bank_logits(cut, self.compute, one)) for one in judged]
+        with threads_for(learn.numbers * len(whole.classes)):
+            if holds_none_out(phase, whole, whole.take(held)):
+                course = whole_course(options, cut, self.compute, learn, learn)
+            else:
+                train = learn.take(np.setdiff1d(np.arange(len(whole)), held), views=1)
+                val = learn.take(held, views=1)
+                course = bank_course(
+                    options, cut, self.compute, (train, val), test=None, classes=len(whole.classes)
+                )
+            learnt = finish(trained(phase, self.compute, course))
+            temperature = temperature_of(learnt.unseen.probabilities, learnt.unseen.labels)
+            return [
+                tempered(probabilities(bank_logits(cut, self.compute, one)), temperature)
+                for one in judged
+            ]
 
 
 def study(options: FitOptions, catalogs: Sequence[Catalog]) -> Generator[Event, None, Study]:
@@ -83,13 +90,28 @@ def study(options: FitOptions, catalogs: Sequence[Catalog]) -> Generator[Event, 
     Raises every `TlkitError` that a fit with these options raises, and `OptionError` where more
     than a head on stored features would be trained.
     """
+    phase, compute = begin(options, catalogs[0])
+    plain = augmentation("none", phase.cut.model.spec, options.seed)
+    runs = extractor_for(phase.options, phase.cut, compute, sum(map(len, catalogs)))
+    banks = []
+    for catalog in catalogs:
+        banks.append((yield from runs.fill(catalog, plain, views=1, what="features")))
+    yield from about_bad(options, tuple(bad for bank in banks for bad in bank.bad))
+    begun = tensors_of(phase.cut)
+    return Study(phase=phase, compute=compute, banks=tuple(banks), begin=begun)
+
+
+def begin(options: FitOptions, images: Catalog) -> tuple[Phase, Compute]:
+    """The network with a head for the classes of these images, placed, before anything has run.
+
+    Raises what `study` raises.
+    """
     # Heads are learnt from the plain view alone: in them it makes no difference that we measured.
     options = replace(options, augment="none", views=1)
     backbone = choose(options.backbone).backbone
     options = settle(options, weight_sets(backbone))
     compute = compute_on(options.device, options.precision, options.layout)
-    first = catalogs[0]
-    built = build(backbone, plan_of(options), len(first.classes))
+    built = build(backbone, plan_of(options), len(images.classes))
     cut = built.cut
     if not (cut.has_bank and cut.head_only):
         raise OptionError(
@@ -98,13 +120,7 @@ def study(options: FitOptions, catalogs: Sequence[Catalog]) -> Generator[Event, 
             expected="everything but the head to be frozen: its features answer the question",
             do="leave --freeze out, or use --freeze backbone",
         )
-    whole = Splits(train=first, val=first, test=None, made=True)
+    whole = Splits(train=images, val=images, test=None, whole=images)
     phase = prepare(options, cut, whole, scratch=built.weights.state is None)
     compute.place(cut.model)
-    plain = augmentation("none", cut.model.spec, options.seed)
-    runs = extractor_for(phase.options, cut, compute, sum(map(len, catalogs)))
-    banks = []
-    for catalog in catalogs:
-        banks.append((yield from runs.fill(catalog, plain, views=1, what="features")))
-    yield from about_bad(options, tuple(bad for bank in banks for bad in bank.bad))
-    return Study(phase=phase, compute=compute, banks=tuple(banks), begin=tensors_of(cut))
+    return phase, compute

@@ -209,13 +209,15 @@ def _one(result: FitResult, options: FitOptions) -> None:
     """What became of a fit."""
     from tlkit.cli import show
 
-    named = {"validation": result.validation}
-    if result.test is not None:
-        named["test"] = result.test
-    show.scores(named)
+    crossed = result.card.options["crossed"]
+    judged = {"cross-validation" if crossed else "validation": result.validation}
+    named = {name: one for name, one in {**judged, "test": result.test}.items() if one is not None}
+    if named:
+        show.scores(named)
     score = "balanced accuracy" if options.monitor == "balanced" else options.monitor
+    by = "the usual penalty" if result.validation is None else f"by {next(iter(judged))} {score}"
     click.echo(
-        f"kept epoch {result.best.number} of {result.history[-1].number}, by validation {score}"
+        f"kept epoch {result.best.number} of {result.history[-1].number}, {by}"
         if result.best.number
         else f"kept the probe: no epoch of fine-tuning had a better validation {score}"
     )
@@ -269,7 +271,9 @@ def _epoch(one: Epoch, *, heading: bool) -> None:
     """A line of the table that grows while training."""
     if heading:
         click.echo("epoch      rate  train loss  val loss  accuracy  balanced    seconds")
+    judged = f"{one.val_loss:9.4f} {one.val_accuracy:9.1%} {one.val_balanced_accuracy:9.1%}"
+    if one.val_accuracy != one.val_accuracy:  # there was no image to judge by
+        judged = f"{'-':>9} {'-':>9} {'-':>9}"
     click.echo(
-        f"{one.number:5d} {one.rate:9.2g} {one.train_loss:11.4f} {one.val_loss:9.4f} "
-        f"{one.val_accuracy:9.1%} {one.val_balanced_accuracy:9.1%} {one.wall_s:10.2f}"
+        f"{one.number:5d} {one.rate:9.2g} {one.train_loss:11.4f} {judged} {one.wall_s:10.2f}"
     )

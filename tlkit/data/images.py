@@ -19,7 +19,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -103,6 +103,38 @@ def decode(data: bytes, *, at_least_px: int = 0) -> Pixels:
                     image.draft(None, (2 * at_least_px, 2 * at_least_px))
                 pixels = _upright(image)
             return pixels
+    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
+        raise
+    except Exception as error:  # decoders raise whatever the broken bytes lead them to
+        raise Unreadable(_reason(data, error)) from error
+
+
+def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
+    """For each of these `at_least_px` the pixels that `read` gives, those that are equal once.
+
+    The file is read once, and decoded once for each scale that is called for. Raises `Unreadable`
+    where any of the sizes does.
+    """
+    try:
+        data = _bytes(path)
+    except (OSError, ValueError, FolderError) as error:
+        raise Unreadable(_no_file(path, error)) from error
+    found: dict[tuple[int, int], Pixels] = {}
+    each: dict[int, Pixels] = {}
+    for px in sorted(sizes, reverse=True):
+        scale = _scale(data, px)
+        if scale not in found:
+            found[scale] = decode(data, at_least_px=px)
+        each[px] = found[scale]
+    return each
+
+
+def _scale(data: bytes, at_least_px: int) -> tuple[int, int]:
+    """Width and height that what a file holds is decoded to. Raises `Unreadable`."""
+    try:
+        with _open(data) as image:
+            _refuse_large(image.size, at_least_px)
+            return _shrunk(image.size, at_least_px) if image.format == "JPEG" else image.size
     except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
         raise
     except Exception as error:  # decoders raise whatever the broken bytes lead them to

@@ -12,12 +12,12 @@ import mmap
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tlkit.data.images import Pixels, read
+from tlkit.data.images import Pixels, read, read_each
 from tlkit.files import disk_errors
 
 
@@ -73,3 +73,36 @@ class Decoded:
         if kept is not None:
             self._kept[number] = kept
         return image
+
+
+class Shared:
+    """Images that several networks look at, one behind the other: read and decoded once for all.
+
+    Each gets the very pixels that it would have read. What the room has no place for is read anew
+    by each.
+    """
+
+    def __init__(self, sizes: Collection[int], room: Room) -> None:
+        """`sizes` are the `at_least_px` of all the networks."""
+        self._sizes = frozenset(sizes)
+        self._room = room
+        self._kept: dict[str, dict[int, Pixels]] = {}
+        self._full = False
+
+    def __call__(self, path: Path, at_least_px: int) -> Pixels:
+        """(H, W, 3), not to be written to. Raises `Unreadable`."""
+        name = str(path)
+        found = self._kept.get(name, {}).get(at_least_px)
+        if found is not None:
+            return found
+        if self._full or at_least_px not in self._sizes:
+            return read(path, at_least_px=at_least_px)
+        each = read_each(path, self._sizes)
+        kept: dict[int, Pixels | None] = {}
+        for one in each.values():
+            if id(one) not in kept:
+                kept[id(one)] = self._room.keep(one)
+        there = {px: place for px, one in each.items() if (place := kept[id(one)]) is not None}
+        self._full = self._full or len(there) < len(each)
+        self._kept[name] = there
+        return each[at_least_px]

@@ -400,8 +400,8 @@ def _sync_up(folder: Path, top: Path) -> None:
 def _make_folders(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # a file: another number for the photo would not help
-        raise NotADirectoryError(error.errno, os.strerror(errno.ENOTDIR), str(folder)) from error
+    except FileExistsError:
+        os.listdir(folder)  # says that it is a file: another number for the photo would not help
 
 
 def _part(target: Path) -> Path:

@@ -25,9 +25,10 @@ class Splits:
 
     train: Catalog
     val: Catalog
+    """Empty where tlkit made it and no class has an image to spare."""
     test: Catalog | None
-    made: bool
-    """Whether tlkit held `val` out itself; False where the folder has one."""
+    whole: Catalog | None
+    """What `train` and `val` share out; None where the folder has a val of its own."""
     checked: bool = False
     """Whether every image of `train` and `val` is known to be readable."""
 
@@ -36,14 +37,14 @@ def split(parts: Parts, *, val_fraction: float, seed: int, group_by: str = "") -
     """The folder's own val, or a stratified share of its training images.
 
     At least one image of every class is on either side, and with `group_by` every group on one
-    (see `groups`). Raises `FolderError` for fewer than two classes and for classes too small to be
-    shared out.
+    (see `groups`); but the only image of a class is in `train`. Raises `FolderError` for fewer than
+    two classes, and with `group_by` for classes too small to be shared out.
     """
-    _refuse_small(parts)
+    _refuse_small(parts, least=2 if group_by and parts.val is None else 1)
     if group_by:
         _refuse_torn(parts, group_by)
     if parts.val is not None:
-        return Splits(train=parts.train, val=parts.val, test=parts.test, made=False)
+        return Splits(train=parts.train, val=parts.val, test=parts.test, whole=None)
     if group_by:
         chosen = _held_groups(parts.train, groups(parts.train, group_by), val_fraction, seed)
         return _parted(parts, np.flatnonzero(chosen))
@@ -51,9 +52,9 @@ def split(parts: Parts, *, val_fraction: float, seed: int, group_by: str = "") -
 
 
 def held_out(catalog: Catalog, fraction: float, seed: int) -> NDArray[np.int64]:
-    """Positions, sorted, of a stratified share of the images; of every class one is left at least.
+    """Positions, sorted, of a stratified share of the images: at least one of every class.
 
-    Every class has two images or more.
+    One of every class is left at least; so of a class with a single image there is none.
     """
     found = []
     for label in range(len(catalog.classes)):
@@ -83,7 +84,7 @@ def folds(parts: Parts, *, count: int, seed: int, group_by: str = "") -> tuple[S
             do=f"move its images into {parts.train.root} or away, or fit without --folds",
         )
     catalog = parts.train
-    _refuse_small(parts)
+    _refuse_small(parts, least=2)
     if group_by:
         _refuse_torn(parts, group_by)
     if not group_by:
@@ -160,7 +161,10 @@ def _parted(parts: Parts, val: NDArray[np.int64]) -> Splits:
     """The split that holds out these positions (sorted) of the training images."""
     train = np.setdiff1d(np.arange(len(parts.train)), val)
     return Splits(
-        train=parts.train.take(train), val=parts.train.take(val), test=parts.test, made=True
+        train=parts.train.take(train),
+        val=parts.train.take(val),
+        test=parts.test,
+        whole=parts.train,
     )
 
 
@@ -225,7 +229,7 @@ def _no_way(catalog: Catalog, expected: str) -> FolderError:
     )
 
 
-def _refuse_small(parts: Parts) -> None:
+def _refuse_small(parts: Parts, *, least: int) -> None:
     catalog = parts.train
     if len(catalog.classes) < 2:
         raise FolderError(
@@ -234,7 +238,6 @@ def _refuse_small(parts: Parts) -> None:
             expected="at least two class folders with images",
             do="add a folder for each other class; `others/` will do",
         )
-    least = 2 if parts.val is None else 1
     small = [
         f"{count} image in '{name}'"
         for name, count in zip(catalog.classes, catalog.counts, strict=True)

@@ -74,6 +74,17 @@ class Pool(nn.Module):
         return self.how
 
 
+class Pools(nn.Module):
+    """Feature map -> the vectors of several necks, one behind the other."""
+
+    def __init__(self, necks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.necks = nn.ModuleList(necks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([neck(features) for neck in self.necks], dim=1)
+
+
 class Assembled(nn.Module):
     """(B, channels, H, W) uint8 -> logits (B, C)."""
 

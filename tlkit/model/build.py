@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tlkit.backbone import Backbone, WeightSet
+from tlkit.backbone import Backbone, Network, WeightSet
 from tlkit.errors import PluginError, TlkitError, briefly, pick
 from tlkit.model.assemble import Cut, assemble, cut
 from tlkit.model.device import drawn
@@ -85,6 +85,29 @@ def build(
     with drawn(plan.seed, "head"):
         model = assemble(network, make, attach=plan.attach, pool=plan.pool)
     return Built(cut=cut(model, plan.freeze), weights=weights)
+
+
+def over(cut_before: Cut, plan: Plan, classes: int) -> Cut:
+    """Another head, on another pooling, over the very features of a model that was built.
+
+    The plan is that of the other but for its head and its pooling, and replaces the classifier.
+    """
+    model = cut_before.model
+    network = Network(
+        features=model.features,
+        neck=model.neck,
+        classifier=None,
+        stages=model.stages,
+        input=model.spec,
+    )
+    with drawn(plan.seed, "head"):
+        other = assemble(
+            network,
+            lambda width: make_head(plan.head, width, classes, plan.hidden, plan.dropout),
+            attach="replace",
+            pool=plan.pool,
+        )
+    return cut(other, plan.freeze)
 
 
 def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:

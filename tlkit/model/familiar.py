@@ -24,8 +24,8 @@ MOST_NUMBERS = 1 << 14
 MOST_EACH = 8
 """Prototypes of a class."""
 
-SAMPLED = 1 << 23
-"""Numbers of a class's vectors that are looked at: 32 MiB."""
+SAMPLED = 1 << 22
+"""Numbers of a class's vectors that are looked at: 16 MiB."""
 
 TENSOR = "familiar.prototypes"
 """Its name in a head file."""
@@ -85,7 +85,7 @@ def familiar_with(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of clusters that stay empty: fewer will do
             means, _ = kmeans2(
-                vectors.double().numpy(), min(each, len(vectors)), iter=20, minit="++", seed=seed
+                vectors.numpy(), min(each, len(vectors)), iter=20, minit="++", seed=seed
             )
         found.append(torch.from_numpy(means))
     prototypes = torch.cat(found)

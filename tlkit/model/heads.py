@@ -36,7 +36,8 @@ class Scale(nn.Module):
 
     The factor divides by the square root of the standard deviation, half-way between raw features
     (better with few images, where whitening amplifies noise) and standardised ones (better with
-    many); then all of it by one number, so that penalties and rates suit every backbone.
+    many); then all of it by one number, so that penalties and rates suit every backbone. What the
+    deviation is from differs with many images (`fit_to`) and with few (`fit_to_few`).
     """
 
     shift: Tensor
@@ -61,9 +62,31 @@ class Scale(nn.Module):
             total, squares = total + off.sum(dim=0), squares + off.square().sum(dim=0)
             count += len(part)
         mean = origin + total / count
-        std = (squares / count - (total / count).square()).clamp_min(0.0).sqrt()
+        self._take(mean, squares / count - (total / count).square())
+
+    def fit_to_few(self, vectors: Tensor, labels: Tensor) -> None:
+        """The same from so few features (N, D) that their classes (N,) matter.
+
+        Few images of few classes vary most in what tells the classes apart, which is not to be made
+        small: the deviation is that within the classes. As if there were two images more, one with
+        the deviation of all images, one with the mean of that over the features: where each class
+        has one image there is nothing else.
+        """
+        rows, classes = vectors.double(), torch.nn.functional.one_hot(labels).double()
+        mean = rows.mean(dim=0)
+        variance = (rows - mean).square().mean(dim=0)
+        counts = classes.sum(dim=0)
+        means = (classes.T @ rows) / counts.clamp_min(1.0)[:, None]
+        within = (rows - means[labels]).square().sum(dim=0) + variance + variance.mean()
+        free = len(rows) - int((counts > 0).sum()) + 2
+        self._take(mean, variance, (within / free).where(variance > 1e-12 * variance.max(), 0.0))
+
+    def _take(self, mean: Tensor, variance: Tensor, by: Tensor | None = None) -> None:
+        """Shift by the mean (D,); scale by the variance `by` to unit variance in all."""
+        std = variance.clamp_min(0.0).sqrt()
+        by = std if by is None else by.sqrt()
         # A feature that never varies says nothing: its factor is zero, not infinite.
-        factor = torch.where(std > 1e-6 * std.max(), std.clamp_min(1e-30).rsqrt(), 0.0)
+        factor = torch.where(by > 1e-6 * by.max(), by.clamp_min(1e-30).rsqrt(), 0.0)
         overall = (std * factor).square().mean().sqrt()
         self.shift.copy_(mean)
         self.factor.copy_(factor / overall if overall > 0 else torch.ones_like(factor))

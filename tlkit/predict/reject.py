@@ -81,6 +81,11 @@ def threshold_of(heads: Sequence[Head], options: PredictOptions) -> float:
         )  # fmt: skip
     calibration = heads[0].card.calibration
     threshold = threshold_for(calibration, wanted)
+    if not calibration.images:
+        _refuse(
+            text, "a head that images have judged: this one has learnt from one of each class",
+            "give a probability, or fit with more images",
+        )  # fmt: skip
     if threshold is None:
         best = max((share for _, share in calibration.thresholds), default=0.0)
         _refuse(

@@ -240,6 +240,97 @@ def rate_range(
         return _png(figure)
 
 
+def front(
+    names: Sequence[str],
+    speeds: Sequence[float],
+    accuracies: Sequence[tuple[float, float, float]],
+    *,
+    ahead: Sequence[str],
+    pick: str,
+) -> bytes:
+    """PNG of accuracies with their intervals (value, low, high) over images per second.
+
+    A line joins those `ahead`: no other is as accurate and faster. `pick` is marked.
+    """
+    with _settings():
+        figure = _figure(6.4, 4.2)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        at = dict(zip(names, zip(speeds, accuracies, strict=True), strict=True))
+        line = sorted((at[name][0], at[name][1][0]) for name in ahead)
+        axes.plot([x for x, _ in line], [y for _, y in line], color=SECOND, linewidth=3.4, zorder=1)
+        for name, short in zip(names, _names(names), strict=True):
+            speed, (value, low, high) = at[name]
+            colour = MARK if name == pick else FIRST if name in ahead else FAINT
+            axes.plot([speed, speed], [low, high], color=colour, linewidth=1.2, zorder=2)
+            axes.plot(speed, value, color=colour, marker="o", markersize=6, zorder=3)
+            axes.annotate(
+                short, (speed, value), xytext=(6, 4), textcoords="offset points", fontsize=7.5,
+                color=INK,
+            )  # fmt: skip
+        _frame(axes, "Accuracy, cross-validated, with 95 % intervals")
+        _logarithmic(axes, speeds)
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * 1.5)  # room for the last name
+        _percent(axes)
+        axes.set_xlabel("images per second of the network", fontsize=8, color=INK)
+        return _png(figure)
+
+
+def learning_curve(
+    photos: Sequence[float],
+    accuracies: Sequence[Sequence[float]],
+    at: Sequence[float],
+    band: Sequence[tuple[float, float, float]],
+    *,
+    measured: float,
+    total: int,
+) -> bytes:
+    """PNG of each draw's accuracy at numbers of photos, and of what is expected at others.
+
+    `band` has low, middle and high at the growing numbers `at`; above `measured` it is foretold.
+    `total` is how many photos there are.
+    """
+    with _settings():
+        figure = _figure(6.4, 3.9)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        low, middle, high = (list(one) for one in zip(*band, strict=True))
+        axes.fill_between(at, low, high, color=SECOND, alpha=0.45, linewidth=0, zorder=1)
+        seen = sum(one <= measured for one in at)
+        axes.plot(at[:seen], middle[:seen], color=FIRST, linewidth=1.6, zorder=2)
+        axes.plot(
+            at[max(0, seen - 1) :],
+            middle[max(0, seen - 1) :],
+            color=FIRST,
+            linewidth=1.6,
+            linestyle=(0, (4, 3)),
+            zorder=2,
+        )
+        for place, draws in zip(photos, accuracies, strict=True):
+            axes.plot(
+                [place] * len(draws), draws, color=FAINT, marker="o", markersize=2.5, linestyle="",
+                alpha=0.6, zorder=3,
+            )  # fmt: skip
+            axes.plot(
+                place, sum(draws) / len(draws), color=FIRST, marker="o", markersize=5, zorder=4
+            )
+        axes.axvline(total, color=MARK, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+        _frame(axes, "Accuracy on photos not learnt from")
+        _percent(axes)
+        axes.set_xscale("log")
+        ticks = _round_numbers(at[0], at[-1])
+        axes.set_xticks(ticks, [f"{one:,}" for one in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("photos learnt from", fontsize=8, color=INK)
+        figure.supxlabel(
+            f"dots: draws and their mean; dashed: foretold; dotted: the {total:,} photos there are",
+            fontsize=8,
+            color=MARK,
+        )
+        return _png(figure)
+
+
 def _panel(
     axes: Axes,
     title: str,
@@ -323,6 +414,18 @@ def _logarithmic(axes: Axes, at: Sequence[float]) -> None:
     axes.set_xticks(ticks, [f"{one:.2g}" for one in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(low / 1.3, high * 1.3)
+
+
+def _round_numbers(low: float, high: float) -> list[int]:
+    """1, 2 or 5 times a power of ten between two numbers; only powers where those are many."""
+    found = [
+        step * 10**power
+        for power in range(12)
+        for step in (1, 2, 5)
+        if low <= step * 10**power <= high
+    ]
+    powers = [one for one in found if str(one).strip("0") == "1"]
+    return powers if len(found) > 8 and len(powers) > 1 else found or [round(low), round(high)]
 
 
 def _percent(axes: Axes) -> None:

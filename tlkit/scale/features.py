@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tlkit.ask.vectors import extractor_by
 from tlkit.card import sha256_of, versions
 from tlkit.data.folder import Catalog, scan_parts
 from tlkit.data.names import Names
 from tlkit.data.transforms import augmentation
-from tlkit.errors import OptionError
-from tlkit.model.build import build, weight_sets
 from tlkit.model.device import compute_on
 from tlkit.options import (
     FeatureOptions,
@@ -32,12 +31,10 @@ from tlkit.options import (
     own_parameters,
     signature,
 )
-from tlkit.plugins import choose
 from tlkit.scale.job import Job, begin
 from tlkit.scale.pool import Written, refuse_missing, run
 from tlkit.steps import Tick, finish
-from tlkit.train.bank import Bank, Extractor, extractor
-from tlkit.train.recipe import plan_of, settle
+from tlkit.train.bank import Bank, Extractor
 
 if TYPE_CHECKING:
     import pyarrow
@@ -46,9 +43,6 @@ if TYPE_CHECKING:
 
 IDLE = ("device", "workers")
 """Options that change a number by rounding at most: a job may go on with others."""
-
-CLASSES = 2
-"""Of the head that is built and not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +61,7 @@ class Extracting:
         options = self.options
         if self.weights and not os.path.isfile(options.weights):
             options = replace(options, weights=_there(self.weights))
-        runs = extractor_for(options, job.images)
+        runs = extractor_by(options, job.images)
 
         def done(rows: pyarrow.Table) -> pyarrow.Table:
             catalog = _catalog(rows, Path(job.folder))
@@ -76,30 +70,6 @@ class Extracting:
             return table
 
         return done
-
-
-def extractor_for(options: FeatureOptions, images: int) -> Extractor:
-    """What runs the frozen part over so many images, as a fit would. Raises `TlkitError`."""
-    backbone = choose(options.backbone).backbone
-    fit = settle(options.narrowed(FitOptions), weight_sets(backbone))
-    compute = compute_on(fit.device, fit.precision, fit.layout)
-    cut = build(backbone, plan_of(fit), CLASSES).cut
-    if not cut.has_bank:
-        raise OptionError(
-            "nothing is frozen, so there are no features to write",
-            found=f"--freeze {options.freeze}, --weights {options.weights}",
-            expected="a part of the backbone that is not trained",
-            do="use --freeze features, backbone or to:STAGE",
-        )
-    compute.place(cut.model)
-    return extractor(
-        cut,
-        compute,
-        backbone=fit.backbone,
-        engine=fit.engine,
-        images=images,
-        workers=fit.workers,
-    )
 
 
 def _fill(runs: Extractor, catalog: Catalog) -> Bank:

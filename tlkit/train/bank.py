@@ -38,7 +38,7 @@ from tlkit.data.images import POLICY, BadImage, Pixels
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import ImageError, listing
 from tlkit.files import disk_errors, write_bytes
-from tlkit.model.assemble import Cut
+from tlkit.model.assemble import Cut, Pool
 from tlkit.model.device import Compute
 from tlkit.model.engine import Choice, Runner, Work, choose, example_for, off_by, start, work_of
 from tlkit.ranks import here
@@ -104,6 +104,10 @@ class Bank:
         )
 
 
+Reader = Callable[[Path, int], Pixels]
+"""(a file, `at_least_px`) -> what `images.read` makes of it."""
+
+
 class Extractor:
     """Runs the frozen part of a cut over images that it has not seen yet. Made by `extractor`."""
 
@@ -127,6 +131,10 @@ class Extractor:
         self._workers = workers
         self.started: Runner | None = None
         """The engine, once there was something to compute."""
+        self.read: Reader | None = None
+        """Set by who shares images out among extractors; None: they are read."""
+        self.beside: tuple[Store, ...] = ()
+        """Set by `together`: of vectors that the frozen part gives behind its own."""
 
     def fill(
         self, catalog: Catalog, augmentation: Augmentation, *, views: int, what: str
@@ -148,7 +156,7 @@ class Extractor:
         yield Tick(what=what, done=0, total=len(catalog))
         keys = self._keys(catalog, augmentation, views)
         # Copies of one image, seen alike, are computed once: by the first of them.
-        lacks = here().gather((self.store.find(keys) < 0).any(axis=1))
+        lacks = here().gather(self._lacks(keys))
         missing = np.flatnonzero(np.logical_and.reduce(lacks))
         _, first, copies = np.unique(
             keys[missing].view(f"V{KEY_BYTES * views}").ravel(),
@@ -161,9 +169,11 @@ class Extractor:
         try:
             yield from self._compute_rows(catalog, augmentation, keys, own, bad, what)
         finally:
-            self.store.settle()
+            stores = (self.store, *self.beside)
+            for store in stores:
+                store.settle()
             if self._keep:
-                cache.prune(keep=[self.store.folder.name])
+                cache.prune(keep=[one.folder.name for one in stores])
         for one in here().gather(dict(bad)):
             bad |= one
         spoilt = np.isin(first_of, list(bad))
@@ -185,6 +195,16 @@ class Extractor:
             catalog=catalog.take(good),
             bad=unreadable,
         )
+
+    def lacking(self, catalog: Catalog, augmentation: Augmentation) -> int:
+        """How many images' plain views would have to be computed."""
+        return int(self._lacks(self._keys(catalog, augmentation, 1)).sum())
+
+    def _lacks(self, keys: NDArray[np.void]) -> NDArray[np.bool_]:
+        """(N, V) -> (N,) whether any of an image's rows is not there."""
+        stores = (self.store, *self.beside)
+        lacks: NDArray[np.bool_] = np.any([one.find(keys) < 0 for one in stores], axis=(0, 2))
+        return lacks
 
     def let_go(self) -> None:
         """Of rows that were computed, where they are not kept: banks of them cannot be read on."""
@@ -222,12 +242,15 @@ class Extractor:
             number = int(missing[position])
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
-        runner = self.started or (yield from self._start())
+        runner = self.started or (yield from self.start())
+        paths, read = catalog.paths.take(missing), self.read
+        at_least_px = self.cut.model.spec.resize_px
         parts = batches(
-            catalog.paths.take(missing),
+            paths,
             look,
             sizes=_stretches(len(missing), max(1, BATCH // views)),
-            at_least_px=self.cut.model.spec.resize_px,
+            at_least_px=at_least_px,
+            source=None if read is None else lambda one: read(paths[one], at_least_px),
             workers=self._workers,
         )
         done = len(catalog) - len(missing)
@@ -237,11 +260,23 @@ class Extractor:
                 for position, one in part.bad.items():
                     bad[int(missing[position])] = one.reason
                 if rows is not None:
-                    self.store.append(keys[missing[part.index]], rows)
+                    self._append(keys[missing[part.index]], rows)
                 done += len(part.index) + len(part.bad)
                 yield Tick(what=what, done=done, total=len(catalog))
 
-    def _start(self) -> Generator[Note, None, Runner]:
+    def _append(self, keys: NDArray[np.void], rows: Tensor) -> None:
+        """(n, V) and (n * V, ...)"""
+        if not self.beside:
+            self.store.append(keys, rows)
+            return
+        stores = (self.store, *self.beside)
+        parts = rows.split([one.shape[0] for one in stores], dim=1)
+        for store, part in zip(stores, parts, strict=True):
+            lacking = store.find(keys.ravel()) < 0
+            if lacking.any():
+                store.append(keys.ravel()[lacking], part[torch.from_numpy(lacking)])
+
+    def start(self) -> Generator[Note, None, Runner]:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
         example = example_for(self.cut.model.spec)
@@ -281,6 +316,20 @@ def extractor(
         store = Store(_temporary(), answer.shape[1:])
         weakref.finalize(store, shutil.rmtree, store.folder, ignore_errors=True)
     return Extractor(cut, compute, choice, work, store, keep=keep, workers=workers)
+
+
+def together(cut: Cut, runs: Sequence[Extractor]) -> Extractor:
+    """One that fills the stores of all, in one pass; it gives banks of the first.
+
+    `cut` is theirs, but its frozen part gives the vectors of all behind each other.
+    """
+    first, *others = runs
+    made = Extractor(
+        cut, first._compute, first.choice, first._work, first.store,
+        keep=first._keep, workers=first._workers,
+    )  # fmt: skip
+    made.beside = tuple(one.store for one in others)
+    return made
 
 
 def _stretches(count: int, size: int) -> list[int]:
@@ -327,7 +376,10 @@ def _temporary() -> Path:
 
 def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[str, str]:
     """All that a row depends on besides the image and how it is looked at."""
-    return {
+    neck = cut.model.neck
+    # No tensor tells one pooling from another.
+    pooled = {"pooling": neck.how} if isinstance(neck, Pool) else {}
+    return pooled | {
         "what": f"features, up to {cut.at}, of {backbone}",
         "backbone": backbone,
         "computed up to": cut.at,

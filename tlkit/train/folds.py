@@ -31,6 +31,7 @@ from tlkit.model.device import Compute, compute_on
 from tlkit.options import FitOptions
 from tlkit.train.bank import Bank, none_readable
 from tlkit.train.checkpoint import Checkpoints
+from tlkit.train.cross import class_weights_for
 from tlkit.train.events import Epoch, Event, Note, Tick
 from tlkit.train.feeds import readable
 from tlkit.train.judge import Verdict, bank_logits, probabilities, standing
@@ -44,7 +45,6 @@ from tlkit.train.run import (
     about_bad,
     bank_course,
     bank_tested,
-    class_weights_for,
     decisions,
     extractor_for,
     familiarise,
@@ -288,6 +288,8 @@ class _Shared:
             history=tuple(history),
             best=best,
             train_images=len(banks.read(splits.train)),
+            crossed=False,
+            val_files=tuple(banks.read(splits.val)),
             val_labels=val.labels.numpy(),
             val_probabilities=judged,
             unseen=Tested(labels=val.labels.numpy(), probabilities=judged, bad=()),

@@ -4,13 +4,16 @@ In: a cut whose head alone is trained, the training bank, the validation bank. O
 each penalty on a path from strong to weak, each solved from the one before.
 Multinomial logistic regression with an L2 penalty on the weights (not the bias) has one minimum, so
 there is no rate, no batch and no luck in it. Solver: L-BFGS (Liu and Nocedal 1989), scipy's.
-Where there are far fewer images than features it works in the span of the images, see `_Span`.
+Where there are far fewer images than features it works in the span of the images, see `_Span`;
+where there are far more, in coordinates in which the loss is about as steep along each, see
+`_coordinates`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +46,12 @@ MOST_IN_MEMORY = 1 << 25
 
 MOST_IN_SPAN = 512
 """Rows up to which the basis of their span costs less than it saves."""
+
+MANY_ROWS = 8
+"""Times as many rows as features from which other coordinates cost less than they save."""
+
+SOME_ROWS = 4
+"""Times as many rows as features that tell which."""
 
 
 def penalties(count: int) -> list[float]:
@@ -133,8 +142,10 @@ class _Span:
     """The inputs in pieces (n, R); without a basis (n, D). All there is, in every pass."""
     numbers: int
     """N * R"""
-    basis: Tensor | None
+    basis: Tensor | None = None
     """(D, R), orthonormal columns: the inputs are those of the blocks times its transpose."""
+    some: Tensor | None = None
+    """(S, R) of the inputs, evenly taken, where there are many for each feature."""
 
     def inside(self, weight: Tensor) -> Tensor:
         """(C, D) -> (C, R)"""
@@ -158,15 +169,89 @@ def _span(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> _Span:
                 yield scale(rows.to(compute.device))
 
     if numbers > MOST_IN_MEMORY:
-        return _Span(blocks=blocks, numbers=numbers, basis=None)
+        return _Span(blocks=blocks, numbers=numbers, some=_some(banks, scale, compute))
     inputs = _gathered(blocks(), sum(bank.places.size for bank in banks))
     count, width = inputs.shape
     if count > MOST_IN_SPAN or count > width // 2 or not bool(inputs.isfinite().all()):
-        return _Span(blocks=lambda: iter([inputs]), numbers=numbers, basis=None)
+        some = _some(banks, scale, compute)
+        return _Span(blocks=lambda: iter([inputs]), numbers=numbers, some=some)
     with threads_for(0):
         basis, corner = torch.linalg.qr(inputs.T.double().cpu())
         few = corner.T.contiguous()
     return _Span(blocks=lambda: iter([few]), numbers=few.numel(), basis=basis)
+
+
+def _some(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> Tensor | None:
+    """(S, D) of the scaled inputs; None where they are few or would be too many."""
+    count, width = sum(len(bank.places) for bank in banks), math.prod(banks[0].shape)
+    wanted = min(SOME_ROWS * width, MOST_IN_MEMORY // width)
+    if count < MANY_ROWS * width or wanted < width:
+        return None
+    rows = [
+        bank.at(np.linspace(0, len(bank.places) - 1, share).round().astype(np.int64), 0)
+        for bank in banks
+        if (share := wanted * len(bank.places) // count)
+    ]
+    return torch.cat([scale(one.to(compute.device)) for one in rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Coordinates:
+    """Of a layer's weights (C, R) and bias (C,), packed as (C, R + 1): what L-BFGS steps in."""
+
+    back: Tensor
+    """(R, R): weights are coordinates times it."""
+    forth: Tensor
+    """(R, R), its inverse."""
+    unit: float
+    """What a bias is in units of."""
+
+    def of(self, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.cat([weight @ self.forth.to(weight), bias[:, None] / self.unit], dim=1)
+
+    def weights(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        return packed[:, :-1] @ self.back.to(packed), packed[:, -1] * self.unit
+
+    def gradient(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """By the coordinates, of those by weight and bias."""
+        return torch.cat([weight @ self.back.T, bias[:, None] * self.unit], dim=1)
+
+
+class _Plain:
+    """The weights themselves."""
+
+    def of(self, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.cat([weight, bias[:, None]], dim=1)
+
+    def weights(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        return packed[:, :-1], packed[:, -1]
+
+    gradient = of
+
+
+def _coordinates(span: _Span, layer: nn.Linear, penalty: float) -> _Coordinates | _Plain:
+    """Where there are many rows for each feature, those in which a step helps along every
+    direction alike.
+
+    In them the Hessian of the loss, estimated from some rows at where the layer is, is about the
+    unit matrix (subsampled Newton: Erdogdu and Montanari 2015, arXiv 1508.02810). Each row counts
+    by the mean variance of its classes. L-BFGS then needs about half as many passes: 303 for 551
+    over 20 penalties with two classes of CIFAR-10, 907 for 1517 with ten.
+    """
+    if span.some is None:
+        return _Plain()
+    p = layer(span.some).softmax(dim=1)
+    # Of two classes one is what the other is not: their weights move together.
+    variances = (p * (1 - p)).mean(dim=1) * (2 if len(layer.weight) == 2 else 1)
+    each = span.some * (variances[:, None] / len(span.some)).sqrt()
+    hessian = each.T @ each
+    hessian.diagonal().add_(penalty)
+    root, failed = torch.linalg.cholesky_ex(hessian)
+    if failed or not bool(root.isfinite().all()):
+        return _Plain()
+    one = torch.eye(len(root), dtype=root.dtype, device=root.device)
+    back = torch.linalg.solve_triangular(root, one, upper=False)
+    return _Coordinates(back=back, forth=root, unit=float(variances.mean()) ** -0.5)
 
 
 def _gathered(blocks: Iterator[Tensor], count: int) -> Tensor:
@@ -200,13 +285,14 @@ def _minimum(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> 
     like = next(span.blocks())[:1]
     targets = targets.to(like)
     classes, width = len(layer.weight), like.shape[1]
+    coordinates = _coordinates(span, layer, penalty)
     plain = 0.0
 
     def loss_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal plain
         packed = torch.from_numpy(flat).to(like).view(classes, width + 1)
-        weight, bias = packed[:, :-1], packed[:, -1]
-        gradient = torch.cat([penalty * weight, torch.zeros_like(bias)[:, None]], dim=1)
+        weight, bias = coordinates.weights(packed)
+        by_weight, by_bias = penalty * weight, torch.zeros_like(bias)
         plain, done = 0.0, 0
         for inputs in span.blocks():
             target = targets[done : done + len(inputs)]
@@ -215,17 +301,17 @@ def _minimum(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> 
             plain -= float((target * logs).sum())
             # d loss / d logits = (the row's total target) * softmax - target
             slope = target.sum(dim=1, keepdim=True) * logs.exp() - target
-            gradient[:, :-1] += slope.T @ inputs
-            gradient[:, -1] += slope.sum(dim=0)
+            by_weight += slope.T @ inputs
+            by_bias += slope.sum(dim=0)
         total = plain + penalty / 2 * float(weight.square().sum())
+        gradient = coordinates.gradient(by_weight, by_bias)
         return total, gradient.double().cpu().numpy().ravel()
 
     from scipy.optimize import minimize
 
-    bias = layer.bias[:, None].double().cpu()
-    start = torch.cat([span.inside(layer.weight).double().cpu(), bias], dim=1).numpy().ravel()
+    start = coordinates.of(span.inside(layer.weight).double(), layer.bias.double())
     found = minimize(
-        loss_and_gradient, start, jac=True, method="L-BFGS-B",
+        loss_and_gradient, start.cpu().numpy().ravel(), jac=True, method="L-BFGS-B",
         # The sums are of single precision: for smaller gains, half of all passes went into
         # searching along lines that rounding bends.
         options={"maxiter": 300, "maxcor": 10, "gtol": 1e-6, "ftol": 1e-7},
@@ -238,9 +324,10 @@ def _minimum(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> 
             do="try --precision fp32, or other weights",
         )
     loss_and_gradient(found.x)
-    best = torch.from_numpy(found.x).view(classes, width + 1)
-    layer.weight.copy_(span.outside(best[:, :-1]))
-    layer.bias.copy_(best[:, -1])
+    best = torch.from_numpy(found.x).to(layer.weight.device).view(classes, width + 1)
+    weight, bias = coordinates.weights(best)
+    layer.weight.copy_(span.outside(weight))
+    layer.bias.copy_(bias)
     return plain
 
 

@@ -27,6 +27,13 @@ SOLVABLE_BYTES = 2 << 30
 """The largest bank that lbfgs takes: with its scaled copies it is in memory up to three times."""
 
 
+STEPS = (
+    "batch", "accumulate", "momentum", "lr", "weight_decay", "schedule", "warmup", "step_epochs",
+    "gamma", "plateau_epochs", "cuts", "patience", "clip", "ema",
+)  # fmt: skip
+"""Options of training in steps, which a head that is solved has no use for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The decisions, and why."""
@@ -245,7 +252,9 @@ def refuse_idle_processes(options: FitOptions, recipe: Recipe, *, images: int) -
         )
 
 
-def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[str], bool, str]]:
+def _idle(
+    options: FitOptions, cut: Cut, recipe: Recipe
+) -> Iterator[tuple[Sequence[str], bool, str]]:
     yield ["views"], not cut.has_bank, "a frozen part to keep views of; here every epoch draws anew"
     yield (
         ["engine", "bank"],
@@ -265,10 +274,7 @@ def _idle(options: FitOptions, cut: Cut, recipe: Recipe) -> Iterator[tuple[list[
         "training through the pixels; here frozen features are stored (--freeze none)",
     )
     yield (
-        [
-            "batch", "accumulate", "momentum", "lr", "weight_decay", "schedule", "warmup",
-            "step_epochs", "gamma", "plateau_epochs", "cuts", "patience", "clip", "ema",
-        ],
+        STEPS,
         recipe.optimizer == "lbfgs",
         "adamw, adam or sgd: lbfgs has no steps and tries a range of penalties "
         "(--optimizer adamw)",

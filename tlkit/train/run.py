@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,11 +35,19 @@ from tlkit.ranks import here
 from tlkit.train.bank import Bank, Extractor, extractor
 from tlkit.train.best import Best, Kept
 from tlkit.train.checkpoint import Checkpoints, Keeper
+from tlkit.train.cross import (
+    FEW,
+    PARTS,
+    class_weights_for,
+    cross,
+    crossed_with,
+    likenesses,
+    solve_on,
+)
 from tlkit.train.events import Epoch, Event, Note
 from tlkit.train.feeds import BankFeed, Feed, ImageFeed, readable
 from tlkit.train.judge import (
     Verdict,
-    balanced_weights,
     bank_logits,
     image_logits,
     probabilities,
@@ -47,7 +55,7 @@ from tlkit.train.judge import (
 )
 from tlkit.train.loop import Loss, diverged, epochs, loss_for
 from tlkit.train.optimizer import optimizer_for
-from tlkit.train.probe import resolve, solve
+from tlkit.train.probe import solve
 from tlkit.train.recipe import (
     Recipe,
     for_steps,
@@ -89,9 +97,14 @@ class Trained:
     best: Epoch
     """The epoch with the best `monitor`; the model holds its tensors, or the refit's."""
     train_images: int
+    crossed: bool
+    """Whether nothing was held out: the validation images are those that were learnt from, each
+    judged by a head that did not learn from it."""
+    val_files: tuple[str, ...]
+    """The validation images that could be read; none where no class has two images."""
     val_labels: NDArray[np.int64]
     val_probabilities: NDArray[np.float64]
-    """(N, C), the best epoch's on the validation images that could be read, before any refit."""
+    """(N, C), the best epoch's on these, before any refit."""
     unseen: Tested
     """The validation images, and of a solved head the training images too, each by a head that did
     not learn from it: what probabilities are calibrated on."""
@@ -113,6 +126,7 @@ class Course:
     feed: Feed
     train_labels: Tensor
     val_labels: Tensor
+    val_files: tuple[str, ...]
     classes: int
     val_logits: Callable[[], Tensor]
     """(N, C) of the model as it is now."""
@@ -121,6 +135,8 @@ class Course:
     bad: tuple[BadImage, ...]
     banks: tuple[Bank, Bank] | None
     """Training and validation, where there are banks."""
+    crossed: bool = False
+    """Whether nothing is held out: the banks are of the same images, in all views and plain."""
     engine: str = ""
     """What has filled them."""
 
@@ -145,69 +161,103 @@ def train(
     keeper = None if checkpoints is None else checkpoints.of(name)
     begun = yield from _begin(options, backbone, splits, keeper)
     options, last, compute = begun.last.options, begun.last, begun.compute
-    course, history, best = yield from _go(last, compute, splits, begun.start, keeper)
-    val_probabilities = probabilities(course.val_logits())
-    unseen = _unseen(last, compute, course, best, val_probabilities)
-    if last.recipe.refit:
-        yield from refit(options, last.cut, compute, course, best)
-    similarities = None
-    if course.banks is not None:
-        similarities = familiarise(last.cut, compute, *course.banks, seed=options.seed)
+    course = yield from _read(last, compute, splits)
+    learnt = yield from trained(last, compute, course, begun.start, keeper)
     return Trained(
         options=options,
         cut=last.cut,
         compute=compute,
         weights=begun.weights,
         recipe=last.recipe,
-        history=tuple(history),
-        best=best,
+        history=learnt.history,
+        best=learnt.best,
         train_images=len(course.train_labels),
-        val_labels=course.val_labels.numpy(),
-        val_probabilities=val_probabilities,
-        unseen=unseen,
+        crossed=course.crossed,
+        val_files=tuple(course.val_files[place] for place in learnt.index),
+        val_labels=learnt.judged.labels,
+        val_probabilities=learnt.judged.probabilities,
+        unseen=learnt.unseen,
         test=None if course.test is None else course.test(),
         bad=course.bad,
         engine=course.engine,
-        val_similarities=similarities,
+        val_similarities=_similarities(last, compute, course, learnt.index),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What a training has come to. The model holds the head that is kept."""
+
+    history: tuple[Epoch, ...]
+    best: Epoch
+    index: NDArray[np.int64]
+    """(M,) places of the course's validation images that were judged."""
+    judged: Tested
+    """These, by a head that did not learn from them: they have chosen."""
+    unseen: Tested
+    """All images that are known from a head that did not learn from them."""
+
+
+def trained(
+    phase: Phase,
+    compute: Compute,
+    course: Course,
+    start: Epoch | None = None,
+    keeper: Keeper | None = None,
+) -> Generator[Event, None, Learnt]:
+    """Train on a course, and let a solved head learn from all images that it may learn from."""
+    if course.banks is not None and course.crossed:
+        return (yield from _learn_all(phase, compute, *course.banks))
+    history, best = yield from keep_best(phase, compute, course, start, keeper)
+    labels = course.val_labels.numpy()
+    judged = Tested(labels=labels, probabilities=probabilities(course.val_logits()), bad=())
+    unseen = _unseen(phase, compute, course, best, judged)
+    if phase.recipe.refit:
+        yield from refit(phase.options, phase.cut, compute, course, best)
+    every = np.arange(len(labels))
+    return Learnt(history=tuple(history), best=best, index=every, judged=judged, unseen=unseen)
+
+
+def _learn_all(
+    phase: Phase, compute: Compute, bank: Bank, plain: Bank
+) -> Generator[Event, None, Learnt]:
+    """Solve the head on all images, with the penalty that they choose among themselves."""
+    options, cut = phase.options, phase.cut
+    found = yield from cross(options, cut, compute, bank, plain)
+    judged = Tested(
+        labels=plain.labels.numpy()[found.index], probabilities=found.probabilities, bad=()
+    )
+    count, total = len(found.index), len(plain.labels)
+    yield Note(
+        text=f"penalty {found.best.rate:.2g}: chosen by {PARTS} heads, each judged by images that "
+        f"it did not learn from, {count} in all; the head that is kept learnt from all {total}"
+        if count
+        else f"penalty {found.best.rate:.2g}, the usual one: with one image of each class there "
+        "is nothing to choose or to judge by; only a test part could say how good the head is"
+    )
+    return Learnt(
+        history=found.history, best=found.best, index=found.index, judged=judged, unseen=judged
     )
 
 
 ENOUGH = 1000
 """Images that tell how sure a head may be: where there are more of them, no others are needed."""
 
-PARTS = 5
-"""Of the training images, each judged by a head that learnt from the others."""
 
-
-def _unseen(
-    phase: Phase,
-    compute: Compute,
-    course: Course,
-    best: Epoch,
-    val_probabilities: NDArray[np.float64],
-) -> Tested:
+def _unseen(phase: Phase, compute: Compute, course: Course, best: Epoch, judged: Tested) -> Tested:
     """Images with what a head makes of them that did not learn from them.
 
     The validation images have chosen the penalty and flatter it; where they are few and the head is
     solved at once, the training images tell more: cross-validated with that penalty.
     """
-    labels = [course.val_labels.numpy()]
-    rows = [val_probabilities]
-    if course.banks is not None and _worth_crossing(phase, course):
-        train = course.banks[0]
-        part = _parts(train.labels.numpy(), seed=phase.options.seed)
-        kept = {name: one.clone() for name, one in phase.cut.trained_tensors().items()}
-        for number in range(PARTS):
-            held = np.flatnonzero(part == number)
-            if not len(held):
-                continue
-            others = train.take(np.flatnonzero(part != number), views=train.views)
-            _solve_on(phase.options, phase.cut, compute, (others,), best.rate)
-            judged = train.take(held, views=1)
-            labels.append(judged.labels.numpy())
-            rows.append(probabilities(bank_logits(phase.cut, compute, judged)))
-        phase.cut.put(kept)
-    return Tested(labels=np.concatenate(labels), probabilities=np.concatenate(rows), bad=())
+    if course.banks is None or not _worth_crossing(phase, course):
+        return judged
+    labels, rows = crossed_with(phase.options, phase.cut, compute, course.banks[0], best.rate)
+    return Tested(
+        labels=np.concatenate([judged.labels, labels]),
+        probabilities=np.concatenate([judged.probabilities, rows]),
+        bad=(),
+    )
 
 
 def _worth_crossing(phase: Phase, course: Course) -> bool:
@@ -217,18 +267,39 @@ def _worth_crossing(phase: Phase, course: Course) -> bool:
     return few and phase.recipe.optimizer == "lbfgs" and not phase.options.group_by
 
 
-def _parts(labels: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
-    """(N,) the part of each image, shared out evenly over the classes.
+def holds_none_out(phase: Phase, whole: Catalog | None, val: Catalog) -> bool:
+    """Whether the head is to learn from all of `whole`, of which `val` would be held out.
 
-    -1, which is no part, for the only image of a class: without it nobody knows the class.
+    Where images are few a part of them chooses badly; where no class has two there is no part.
     """
-    found = np.full(len(labels), -1, np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) > 1:
-            order = np.random.default_rng([seed, int(label)]).permutation(len(members))
-            found[members] = (order + label) % PARTS
-    return found
+    if whole is None or not phase.recipe.refit or phase.options.group_by:
+        return False
+    return len(whole) <= FEW or not len(val)
+
+
+def refuse_unjudged(phase: Phase, whole: Catalog | None, val: Catalog) -> None:
+    """Raise `FolderError` where an epoch is to be chosen and there is no image to choose by."""
+    if len(val) or holds_none_out(phase, whole, val):
+        return
+    raise FolderError(
+        "there is nothing to hold out",
+        found="one image of each class",
+        expected="at least 2 images of a class: one to learn from, one to judge by; a linear head "
+        "on frozen features can do without",
+        do="add images, or leave out what trains more, or keeps a share held out",
+    )
+
+
+def _similarities(
+    phase: Phase, compute: Compute, course: Course, index: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """(M,) of the images that were judged; see `familiarise`, which is done."""
+    if course.banks is None or not len(index):
+        return None
+    learn, plain = course.banks
+    found = familiarise(phase.cut, compute, learn, plain, seed=phase.options.seed)
+    # Of images that were learnt from, it says too much.
+    return likenesses(learn, plain, index, seed=phase.options.seed) if course.crossed else found
 
 
 def familiarise(
@@ -280,12 +351,15 @@ def _begin(
     compute = compute_on(options.device, options.precision, options.layout)
     built = build(backbone, plan_of(options), len(splits.train.classes))
     last = prepare(options, built.cut, splits, scratch=built.weights.state is None)
+    refuse_unjudged(last, splits.whole, splits.val)
     compute.place(built.cut.model)
     start: Epoch | None = None
     if options.strategy == "probe+finetune" and (keeper is None or not keeper.there):
         head_cut = recut(built.cut.model, "backbone")
         first = prepare(for_the_probe(options), head_cut, splits, scratch=False)
-        _, _, reached = yield from _go(first, compute, splits, None)
+        _, reached = yield from keep_best(
+            first, compute, (yield from _read(first, compute, splits)), None
+        )
         yield Note(text="the head is in place; now everything that is not frozen is trained")
         start = replace(reached, number=0, rate=0.0)
         # The probe froze what is trained from here on.
@@ -349,7 +423,7 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
         cut,
         images=len(splits.train),
         bytes_each=_stored_bytes(cut) if cut.has_bank else 0,
-        own_val=not splits.made,
+        own_val=splits.whole is None,
     )
     augment = augmentation(recipe.augment, cut.model.spec, options.seed, jitter=options.jitter)
     refuse_idle(options, cut, recipe, distinct=augment.distinct)
@@ -360,27 +434,14 @@ def prepare(options: FitOptions, cut: Cut, splits: Splits, *, scratch: bool) -> 
     return Phase(options=options, cut=cut, recipe=recipe, augment=augment)
 
 
-def _go(
-    phase: Phase,
-    compute: Compute,
-    splits: Splits,
-    start: Epoch | None,
-    keeper: Keeper | None = None,
-) -> Generator[Event, None, tuple[Course, list[Epoch], Epoch]]:
-    """Train, and leave the model with the tensors of the epoch that was best.
-
-    `start` is what the model has reached already: no epoch that is worse is kept.
-    """
-    course = yield from _read(phase, compute, splits)
-    history, best = yield from keep_best(phase, compute, course, start, keeper)
-    return course, history, best
-
-
 def _read(phase: Phase, compute: Compute, splits: Splits) -> Generator[Event, None, Course]:
     """Say what was decided, and read the images or run the frozen part over them."""
     yield from decisions(phase)
-    feed_from = _from_bank if phase.cut.has_bank else _from_images
-    course = yield from feed_from(phase.options, phase.cut, compute, splits, phase.augment)
+    if splits.whole is not None and holds_none_out(phase, splits.whole, splits.val):
+        course = yield from _from_whole(phase, compute, splits.whole, splits.test)
+    else:
+        feed_from = _from_bank if phase.cut.has_bank else _from_images
+        course = yield from feed_from(phase.options, phase.cut, compute, splits, phase.augment)
     refuse_gone(splits, course.train_labels)
     return course
 
@@ -418,6 +479,27 @@ def _from_bank(
     course = bank_course(
         options, cut, compute, (train, val), test=test, classes=len(splits.train.classes)
     )
+    return replace(course, engine=runs.choice.name)
+
+
+def _from_whole(
+    phase: Phase, compute: Compute, whole: Catalog, tested: Catalog | None
+) -> Generator[Event, None, Course]:
+    """Run the frozen part once over everything, and hold nothing out."""
+    options, cut, augment = phase.options, phase.cut, phase.augment
+    views = views_kept(options, augment)
+    plain = augmentation("none", cut.model.spec, options.seed)
+    images = len(whole) * (views + 1) + (0 if tested is None else len(tested))
+    runs = extractor_for(options, cut, compute, images)
+    learn = yield from runs.fill(whole, augment, views=views, what="features, train")
+    judged = learn
+    if augment.distinct is None:
+        judged = yield from runs.fill(whole, plain, views=1, what="features, train, plain")
+    test = None
+    if tested is not None:
+        test = yield from runs.fill(tested, plain, views=1, what="features, test")
+    yield from about_bad(options, learn.bad + (() if test is None else test.bad))
+    course = whole_course(options, cut, compute, learn, replace(judged, bad=()), test=test)
     return replace(course, engine=runs.choice.name)
 
 
@@ -461,12 +543,35 @@ def bank_course(
         feed=BankFeed(module=cut.trained, bank=train, batch=options.batch, seed=options.seed),
         train_labels=train.labels,
         val_labels=val.labels,
+        val_files=tuple(val.catalog.files),
         classes=classes,
         val_logits=lambda: bank_logits(cut, compute, val),
         test=None if test is None else lambda: bank_tested(cut, compute, test),
         bad=train.bad + val.bad,
         banks=banks,
     )
+
+
+def whole_course(
+    options: FitOptions,
+    cut: Cut,
+    compute: Compute,
+    learn: Bank,
+    plain: Bank,
+    *,
+    test: Bank | None = None,
+) -> Course:
+    """A course that holds nothing out. `plain` has the plain view of the images in `learn`.
+
+    What the head scales by is taken from all of them, and knows their classes.
+    """
+    course = bank_course(
+        options, cut, compute, (learn, plain), test=test, classes=len(learn.catalog.classes)
+    )
+    scale = cut.model.head.get_submodule("scale")
+    if isinstance(scale, Scale):
+        scale.fit_to_few(torch.cat([*learn.blocks()]), learn.labels.repeat_interleave(learn.views))
+    return replace(course, crossed=True)
 
 
 def bank_tested(cut: Cut, compute: Compute, test: Bank) -> Tested:
@@ -520,6 +625,7 @@ def _from_images(
         ),
         train_labels=torch.from_numpy(train.labels),
         val_labels=torch.from_numpy(val.labels),
+        val_files=tuple(val.files),
         classes=len(splits.train.classes),
         val_logits=lambda: logits_of(val, val_pixels),
         test=None if test is None else partial(tested, test),
@@ -639,29 +745,9 @@ def refit(
     """Let the head learn from the validation images too, now that they have chosen."""
     if course.banks is None:
         return
-    _solve_on(options, cut, compute, course.banks, best.rate)
+    solve_on(options, cut, compute, course.banks, best.rate)
     images = sum(len(bank.labels) for bank in course.banks)
     yield Note(
         text=f"solved once more on all {images} images with the penalty {best.rate:.2g}; "
         "the validation scores are those from before"
     )
-
-
-def _solve_on(
-    options: FitOptions, cut: Cut, compute: Compute, banks: Sequence[Bank], penalty: float
-) -> None:
-    """Solve the head on these banks, with a penalty that was chosen before."""
-    labels = torch.cat([bank.labels for bank in banks])
-    resolve(
-        cut, compute, banks,
-        penalty=penalty,
-        class_weights=class_weights_for(options, compute, labels),
-        smoothing=options.label_smoothing,
-    )  # fmt: skip
-
-
-def class_weights_for(options: FitOptions, compute: Compute, labels: Tensor) -> Tensor | None:
-    """(C,) for --balance classes; None where every image counts alike."""
-    if options.balance == "none":
-        return None
-    return balanced_weights(np.bincount(labels.numpy())).to(compute.device)

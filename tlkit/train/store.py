@@ -35,6 +35,9 @@ SAFE_EVERY_S = 2.0
 PRESENT = 64 << 20
 """Bytes of rows that are read before their pages are let go of."""
 
+AROUND = 64 << 10
+"""Bytes that become present where a row is read by itself: Linux's fault_around_bytes."""
+
 
 class Store:
     """The rows of one folder, all of one shape."""
@@ -77,26 +80,31 @@ class Store:
         starts = np.array([*self._starts, np.iinfo(np.int64).max])
         owner = np.searchsorted(starts, places, side="right") - 1
         owners = np.unique(owner)
-        if len(owners) == 1:
-            found = self._read(owners[0], places)
-        else:
-            found = torch.empty(len(places), *self.shape)
-            for number in owners:
-                mine = np.flatnonzero(owner == number)
-                found[torch.from_numpy(mine)] = self._read(number, places[mine])
-        self._seen += len(places) * self._kind.itemsize
-        if self._seen > PRESENT:
-            self._forget()
+        if len(owners) == 1 and _behind_each_other(places):  # mostly: nothing is gathered
+            return self._read(owners[0], places)
+        found = torch.empty(len(places), *self.shape)
+        for number in owners:
+            mine = np.flatnonzero(owner == number)
+            for begin in range(0, len(mine), PRESENT // AROUND):
+                some = mine[begin : begin + PRESENT // AROUND]
+                found[torch.from_numpy(some)] = self._read(number, places[some])
         return found
 
     def _read(self, number: int, places: NDArray[np.int64]) -> Tensor:
         """(n,) places in one segment -> (n, ...) fp32."""
         at = places - self._starts[number]
-        behind = bool((np.diff(at) == 1).all())  # mostly, and then nothing is gathered first
-        part = self._segments[number][at[0] : at[-1] + 1] if behind else self._segments[number][at]
+        size = self._kind.itemsize
+        if _behind_each_other(at):
+            part = self._segments[number][at[0] : at[-1] + 1]
+        else:
+            part, size = self._segments[number][at], max(size, AROUND)
         # torch makes floats of halves several times as fast as NumPy does.
         largest = torch.from_numpy(part["largest"].copy()).view(-1, *[1] * len(self.shape))
-        return torch.from_numpy(part["shares"]).float().mul_(largest)
+        found = torch.from_numpy(part["shares"]).float().mul_(largest)
+        self._seen += len(at) * size
+        if self._seen > PRESENT:
+            self._forget()
+        return found
 
     def _forget(self) -> None:
         """Let go of the pages that were read: they stay in the disk's cache, and are not ours."""
@@ -146,6 +154,10 @@ class Store:
         self._starts.append(start)
         self._keys.append(np.fromfile(keys, KEY, whole))
         self._sorted = None
+
+
+def _behind_each_other(places: NDArray[np.int64]) -> bool:
+    return bool((np.diff(places) == 1).all())
 
 
 class _Segment:
