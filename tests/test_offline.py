@@ -38,6 +38,7 @@ def test_no_command_opens_a_socket(place):
         ["fit", "photos", "--out", "folds", "--folds", 3, "--epochs", 3],
         ["predict", "photos/test", "--head", "run", "--tta"],
         ["evaluate", "photos/test", "--head", "run"],
+        ["compare", "run", "folds", "--out", "compared"],
         ["inspect", "run"],
         ["check", "photos"],
         ["curve", "photos", "--draws", 2, "--penalties", 2, "--out", "curve"],

@@ -45,7 +45,7 @@ def test_nobody_right_alone_is_no_difference():
 
 
 def test_intervals_hold_the_true_difference_nineteen_times_in_twenty():
-    """400 folders of images: the share of intervals with the truth in them has a spread of 1.1 %."""
+    """400 folders of images; the share of intervals that hold the truth has a spread of 1.1 %."""
     rng = np.random.default_rng(1)
     accuracy, loss = 0, 0
     for number in range(400):

@@ -10,6 +10,7 @@ import pytest
 
 import tlkit
 from tlkit.options import (
+    CompareOptions,
     CurveOptions,
     FeatureOptions,
     FitOptions,
@@ -112,6 +113,7 @@ def test_the_version_is_the_newest_in_the_changelog():
 @pytest.mark.parametrize(
     "record",
     [
+        CompareOptions,
         CurveOptions,
         FeatureOptions,
         FitOptions,
