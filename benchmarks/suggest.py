@@ -24,7 +24,7 @@ from measuring import table
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from tlkit.ask.choice import chosen, margins
+from tlkit.ask.choice import Photos, chosen, margins
 from tlkit.ask.study import Study, study
 from tlkit.data.folder import Catalog, scan_parts
 from tlkit.options import FitOptions
@@ -37,14 +37,19 @@ START = 2
 AFTER = 3
 """Rounds in a row at the target, after which a rule has arrived."""
 
-Rule = Callable[[NDArray[np.float64], Bank, int, np.random.Generator], NDArray[np.int64]]
-"""(probabilities (N, C), their vectors, how many, chance) -> places."""
+Rule = Callable[[Photos, Photos, int, np.random.Generator], NDArray[np.int64]]
+"""(photos without labels, those with, how many, chance) -> places of the former."""
 
 RULES: dict[str, Rule] = {
-    "random": lambda told, rest, count, chance: chance.choice(len(told), count, replace=False),
-    "suggest": lambda told, rest, count, chance: chosen(told, lambda at: rest.at(at, 0), count),
-    "margin": lambda told, rest, count, chance: np.argsort(margins(told))[:count],
+    "random": lambda rest, _, count, chance: chance.choice(len(rest.told), count, replace=False),
+    "suggest": lambda rest, labelled, count, _: chosen(rest, count, labelled),
+    "suggest without labelled": lambda rest, _, count, chance: chosen(rest, count),
+    "margin": lambda rest, _, count, chance: np.argsort(margins(rest.told))[:count],
 }
+
+
+def photos_of(told: NDArray[np.float64], bank: Bank) -> Photos:
+    return Photos(told, lambda places: bank.at(places, 0))
 
 
 def first_of(catalog: Catalog, count: int) -> Catalog:
@@ -87,12 +92,13 @@ def learn(asked: Study, rule: Rule, seed: int, given: argparse.Namespace, target
     scores: list[float] = []
     while len(known) <= given.most:
         rest = pool.take(np.setdiff1d(np.arange(len(truth)), known), views=1)
-        judged, told = asked.told(pool.take(known, views=1), [test, rest], seed=seed)
+        labelled = pool.take(known, views=1)
+        judged, told, learnt = asked.told(labelled, [test, rest, labelled], seed=seed)
         labels.append(len(known))
         scores.append(accuracy(judged, test))
         if len(scores) >= AFTER and min(scores[-AFTER:]) >= target:
             break
-        places = rule(told, rest, given.batch, chance)
+        places = rule(photos_of(told, rest), photos_of(learnt, labelled), given.batch, chance)
         known = np.concatenate([known, np.setdiff1d(np.arange(len(truth)), known)[places]])
     print("  ".join(f"{n}: {a:.4f}" for n, a in zip(labels, scores, strict=True)), file=sys.stderr)
     return needed(labels, scores, target)

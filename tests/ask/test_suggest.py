@@ -75,6 +75,34 @@ def test_a_head_is_less_sure_of_what_is_suggested(head, unlabelled):
     assert found.expected.right <= found.expected_all.right + 1e-6
 
 
+def test_what_is_labelled_is_reckoned_with(head, colours, unlabelled, tmp_path):
+    own = tlkit.suggest(head, unlabelled, count=2)
+    assert own.labelled == sum(1 for one in colours.rglob("*.*") if one.is_file())
+    out = tmp_path / "next"
+    other = tlkit.suggest(head, unlabelled, count=2, labelled=unlabelled, out=out)
+    assert other.labelled == 12
+    told = json.loads((out / "suggest.json").read_text())
+    assert told["labelled"] == 12
+    assert "labelled photos" in told["method"]
+
+
+def test_a_head_without_its_photos_says_so(head, unlabelled, tmp_path):
+    (tmp_path / "alone.safetensors").write_bytes((head / "head.safetensors").read_bytes())
+    done = CliRunner().invoke(
+        main, ["suggest", str(tmp_path / "alone.safetensors"), str(unlabelled), "-n", "2"]
+    )
+    assert "that the head was fitted on are not known" in done.stderr
+    assert "--labelled" in done.stderr
+    told = json.loads((tmp_path / "runs" / "new_photos-suggest" / "suggest.json").read_text())
+    assert told["labelled"] == 0
+    assert "k-means" in told["method"]
+
+
+def test_a_folder_of_labelled_photos_that_is_not_there_is_an_error(head, unlabelled):
+    with pytest.raises(FolderError):
+        tlkit.suggest(head, unlabelled, count=2, labelled="nowhere")
+
+
 def test_a_second_question_runs_no_network(head, unlabelled, monkeypatch):
     (unlabelled / "a" / "broken.png").unlink()
     first = tlkit.suggest(head, unlabelled, count=3)

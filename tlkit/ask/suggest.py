@@ -1,8 +1,9 @@
 """Suggest: which photos to label next.
 
-In: heads, photos without a class. Out: a `Suggested`: those photos that the heads are least sure
-of and that are least alike. Vectors and probabilities come from one pass of the network, or from
-the bank, so that a second question, and the fit that learns from the answers, run no network again.
+In: heads, photos without a class, those that have labels. Out: a `Suggested`: photos that the heads
+are unsure of, and that tell the most beside what is known. Vectors and probabilities come from one
+pass of the network, or from the bank, so that a second question, and the fit that learns from the
+answers, run no network again.
 Next door: choice.py (the rule by which they are chosen), vectors.py.
 """
 
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 
 from tlkit import runs
 from tlkit.artifact import load_all
-from tlkit.ask.choice import METHOD, candidates_of, chosen, margins
+from tlkit.ask.choice import METHOD, METHOD_BESIDE, Photos, candidates_of, chosen, margins
 from tlkit.ask.vectors import Scored, photos, scored
 from tlkit.card import versions
-from tlkit.data.folder import expand
+from tlkit.data.folder import Catalog, expand, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.shards import contents
-from tlkit.errors import few
+from tlkit.errors import FolderError, few
 from tlkit.files import (
     disk_errors,
     new_folder,
@@ -39,7 +40,7 @@ from tlkit.files import (
 from tlkit.options import SuggestOptions, own_parameters, signature
 from tlkit.report.sheet import Group, Shown, sheet
 from tlkit.steps import finish
-from tlkit.train.events import Event
+from tlkit.train.events import Event, Note
 
 PHOTOS = "photos"
 """The folder of links in what is written."""
@@ -85,7 +86,9 @@ class Suggested:
     classes: tuple[str, ...]
     suggestions: tuple[Suggestion, ...]
     candidates: int
-    """The least certain photos, which the suggestions were spread over."""
+    """The least certain photos, of which the suggestions were chosen."""
+    labelled: int
+    """Photos with labels that were reckoned with."""
     expected: Expected
     """On the suggestions."""
     expected_all: Expected
@@ -98,14 +101,16 @@ def suggest_events(
     paths: runs.Paths,
     options: SuggestOptions | None = None,
     *,
+    labelled: str | Path | None = None,
     weights: str = "",
     out: str | Path | None = None,
 ) -> Generator[Event, None, Suggested]:
     """Choose photos to label next: yields events, returns the `Suggested`.
 
     `head` is a head file, a run, or several that read the same vectors; the newest run where it is
-    None. `paths` are photos, or folders of them, searched to every depth. Where `out` is given,
-    that folder appears when all is done, or not at all. Raises `TlkitError`.
+    None. `paths` are photos, or folders of them, searched to every depth. `labelled` is the folder
+    of those that have labels; the one that the heads were fitted on where it is None. Where `out`
+    is given, that folder appears when all is done, or not at all. Raises `TlkitError`.
     """
     options = SuggestOptions() if options is None else options
     named = expand([str(one) for one in runs.as_paths(paths)])
@@ -118,8 +123,10 @@ def suggest_events(
     catalog = photos(named)
     if place is not None:
         refuse_unwritable(place)
+    taught = yield from _labelled([one.path for one in heads], labelled)
     found = yield from scored(heads, catalog, options)
-    result = _suggested([one.path for one in heads], heads[0].classes, found, options)
+    known = None if taught is None else (yield from scored(heads, taught, options))
+    result = _suggested([one.path for one in heads], heads[0].classes, found, known, options.count)
     if place is not None:
         with new_folder(place) as staged:
             _write(staged, named, options, result)
@@ -131,12 +138,38 @@ def default_out(paths: Sequence[str | Path]) -> Path:
     return runs.next_free(Path(paths[0]), "suggest")
 
 
+def _labelled(
+    heads: Sequence[Path], named: str | Path | None
+) -> Generator[Event, None, Catalog | None]:
+    """The photos that have labels: those to learn from in the folder named, or in the fits' own."""
+    if named is not None:
+        return photos([scan_parts(Path(named)).train.root])
+    folders = sorted({one for one in map(runs.folder_of, heads) if one is not None})
+    with contextlib.suppress(FolderError):
+        if folders:
+            return photos([scan_parts(one).train.root for one in folders])
+    where = f"in {few([str(one) for one in folders], 3)} any more" if folders else "known"
+    yield Note(
+        text=f"the photos that the head was fitted on are not {where}, so the choice is made "
+        "without them; a better one is made where --labelled names their folder"
+    )
+    return None
+
+
+def _photos(found: Scored) -> Photos:
+    return Photos(found.probabilities, lambda places: found.bank.at(places, 0))
+
+
 def _suggested(
-    heads: Sequence[Path], classes: tuple[str, ...], found: Scored, options: SuggestOptions
+    heads: Sequence[Path],
+    classes: tuple[str, ...],
+    found: Scored,
+    known: Scored | None,
+    count: int,
 ) -> Suggested:
     told, bank = found.probabilities, found.bank
-    count = min(options.count, len(told))
-    picked = chosen(told, lambda places: bank.at(places, 0), count)
+    count = min(count, len(told))
+    picked = chosen(_photos(found), count, None if known is None else _photos(known))
     paths = bank.catalog.paths
     order = np.argsort(-told[picked], axis=1, kind="stable")[:, :2]
     suggestions = [
@@ -155,6 +188,7 @@ def _suggested(
         classes=classes,
         suggestions=tuple(suggestions),
         candidates=len(candidates_of(margins(told), count)),
+        labelled=0 if known is None else len(known.probabilities),
         expected=_expected(told[picked]),
         expected_all=_expected(told),
         bad=bank.bad,
@@ -197,8 +231,9 @@ def as_json(named: Sequence[Path], options: SuggestOptions, result: Suggested) -
             "heads": [str(one) for one in result.heads],
             "classes": list(result.classes),
             "options": dataclasses.asdict(options),
-            "method": METHOD,
+            "method": _method(result),
             "candidates": result.candidates,
+            "labelled": result.labelled,
             "expected_right": {
                 "suggestions": dataclasses.asdict(result.expected),
                 "all": dataclasses.asdict(result.expected_all),
@@ -244,25 +279,31 @@ def page(named: Sequence[Path], result: Suggested) -> str:
         heading="Label these next", about="The most worth a label come first.", photos=shown
     )
     heads = few([str(one) for one in result.heads], 3)
-    lead = [f"Asked: {heads}. {in_words(result)}", METHOD]
+    lead = [f"Asked: {heads}. {in_words(result)}", _method(result)]
     return sheet(f"{few([str(one) for one in named], 3)}: what to label next", lead, [group])
+
+
+def _method(result: Suggested) -> str:
+    return METHOD_BESIDE if result.labelled else METHOD
 
 
 def suggest(
     head: runs.Paths | None,
     paths: runs.Paths,
     *,
+    labelled: str | Path | None = None,
     weights: str = "",
     out: str | Path | None = None,
     **options: Any,
 ) -> Suggested:
     """Choose the photos that are most worth a label.
 
-    `options` are the fields of `tlkit.SuggestOptions`; an unknown one is an error that lists them.
-    Nothing is written unless `out` says where. Raises `TlkitError`.
+    `labelled` is the folder of photos that have labels; by default the one that the head was fitted
+    on. `options` are the fields of `tlkit.SuggestOptions`; an unknown one is an error that lists
+    them. Nothing is written unless `out` says where. Raises `TlkitError`.
     """
     given = SuggestOptions.of(options)
-    return finish(suggest_events(head, paths, given, weights=weights, out=out))
+    return finish(suggest_events(head, paths, given, labelled=labelled, weights=weights, out=out))
 
 
 suggest.__signature__ = signature(  # type: ignore[attr-defined]

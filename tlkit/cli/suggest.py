@@ -18,6 +18,9 @@ MOST = 20
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @click.option("-n", "count", metavar="N", type=int, default=50, show_default=True,
     help="How many photos to suggest (whole number from 1).")  # fmt: skip
+@click.option("--labelled", metavar="DIR",
+    help="The photos that have labels already: a folder of class folders, or of parts.  "
+    "[default: the folder that HEAD was fitted on]")  # fmt: skip
 @click.option(
     "--weights", metavar="FILE", default="", help="The weight file of heads fitted on one."
 )
@@ -32,15 +35,16 @@ def command(
     head: str,
     paths: tuple[str, ...],
     count: int,
+    labelled: str | None,
     weights: str,
     out: str | None,
     options: SuggestOptions,
 ) -> None:
     """Suggest which photos in PATHS to label next, for the head file or run HEAD to learn from.
 
-    Those that HEAD is least sure of, and that are least alike. PATHS are files, folders (searched
-    to every depth) and globs. Writes suggest.txt (a path a line), photos/ (links in that order),
-    suggest.html (thumbnails) and suggest.json.
+    Of those that HEAD is least sure of, the ones that tell the most beside what is labelled. PATHS
+    are files, folders (searched to every depth) and globs. Writes suggest.txt (a path a line),
+    photos/ (links in that order), suggest.html (thumbnails) and suggest.json.
 
     \b
     tlkit suggest runs/cats_dogs-efficientnet_lite0 unlabelled/
@@ -63,7 +67,8 @@ def command(
             elif isinstance(event, Note):
                 click.echo(show.one_line(event.text), err=True)
 
-        result = finish(suggest_events(head, paths, asked, weights=weights, out=place), each)
+        asking = suggest_events(head, paths, asked, labelled=labelled, weights=weights, out=place)
+        result = finish(asking, each)
     show.table(
         ["", "looks like", "", "or", "", "photo"],
         [
