@@ -167,17 +167,22 @@ def test_an_error_of_the_look_reaches_the_caller_and_ends_the_threads(paths):
     assert len(readers()) == before
 
 
-def test_only_a_few_batches_are_read_ahead(paths):
+@pytest.mark.parametrize("ahead", [0, 9])
+def test_only_a_few_batches_are_read_ahead_or_as_many_images_as_may_be(paths, ahead):
     seen = []
 
     def note(image, position):
         seen.append(position)
         return image
 
-    stream = batches(paths * 10, note, sizes=[2] * 55, at_least_px=0, workers=2)
+    stream = batches(paths * 10, note, sizes=[2] * 55, at_least_px=0, workers=2, ahead=ahead)
     next(stream)
+    most = max(AHEAD * 2, ahead)
+    end = time.monotonic() + 60
+    while len(seen) < most and time.monotonic() < end:
+        time.sleep(0.01)
     time.sleep(0.05)
-    assert len(seen) <= AHEAD * 2
+    assert len(seen) == most
     stream.close()
 
 

@@ -12,6 +12,7 @@ import tlkit
 from tlkit.data.folder import scan_parts
 from tlkit.errors import FolderError, OptionError
 from tlkit.fitting import fit_parts
+from tlkit.model.engine import Runner
 from tlkit.options import FitOptions
 from tlkit.plugins import choose
 from tlkit.steps import finish
@@ -19,6 +20,7 @@ from tlkit.testing import make_folder
 from tlkit.train.cross import PARTS, USUAL, chosen, parts_of
 from tlkit.train.judge import Verdict
 from tlkit.train.probe import penalties
+from tlkit.train.run import extractor_for
 
 
 def fitted(folder, **options):
@@ -44,6 +46,28 @@ def test_of_few_images_none_is_held_out_and_each_is_judged(colours):
     assert [one.val_files[0].partition("/")[0]] == [sorted(p.name for p in colours.iterdir())[0]]
     assert np.allclose(one.val_probabilities.sum(axis=1), 1)
     assert len(one.unseen.labels) == len(one.val_similarities) == 24
+
+
+@pytest.mark.parametrize(
+    ("seen", "of_each"),
+    [({}, 1), ({"augment": "mirror"}, 2), ({"augment": "light", "views": 3}, 4)],
+    ids=str,
+)
+def test_the_engine_is_chosen_for_the_views_that_are_computed(colours, monkeypatch, seen, of_each):
+    chosen_for, computed = [], []
+    real, each = extractor_for, Runner.each
+
+    def noted(options, cut, compute, images):
+        chosen_for.append(images)
+        return real(options, cut, compute, images)
+
+    def counted(self, parts):
+        return each(self, ((part, computed.append(len(one)) or one) for part, one in parts))
+
+    monkeypatch.setattr("tlkit.train.run.extractor_for", noted)
+    monkeypatch.setattr(Runner, "each", counted)
+    fitted(colours, **seen)
+    assert chosen_for == [sum(computed)] == [24 * of_each]
 
 
 def test_an_image_is_judged_by_a_head_that_did_not_learn_from_it(colours, tmp_path):

@@ -56,13 +56,15 @@ def batches(
     at_least_px: int = 0,
     source: Callable[[int], Pixels] | None = None,
     workers: int = 0,
+    ahead: int = 0,
 ) -> Generator[Batch, None, None]:
     """Read `paths` in order, in batches of these sizes, which add up to their number.
 
     `look(image, position)` makes (V, h, w, c) or (h, w, c) of an image (H, W, 3); it runs in
     threads, and must give the same shape for every image. `source(position)` gives the pixels
     where they are not simply read with `at_least_px`. `workers` 0: as many threads as keep the
-    cores busy, which the first batch tells.
+    cores busy, which the first batch tells. So many images may wait `ahead`, or a few batches if
+    that is more.
     """
 
     def stackable(image: Pixels, position: int) -> Pixels:
@@ -70,8 +72,9 @@ def batches(
         return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
 
     read_ahead = stretches(
-        paths, stackable, sizes=sizes, at_least_px=at_least_px, source=source, workers=workers
-    )
+        paths, stackable, sizes=sizes, at_least_px=at_least_px, source=source, workers=workers,
+        ahead=ahead,
+    )  # fmt: skip
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             yield _collect(stretch)
@@ -106,10 +109,11 @@ def stretches(
     at_least_px: int = 0,
     source: Callable[[int], Pixels] | None = None,
     workers: int = 0,
+    ahead: int = 0,
 ) -> Generator[list[tuple[int, Seen | BadImage]], None, None]:
     """Position and what `look(image, position)` made of each image, or why it is unreadable.
 
-    `sizes`, `source`, threads and order as for `batches`; what is seen may differ in shape.
+    `sizes`, `source`, threads, order, `ahead` as for `batches`; what is seen may differ in shape.
     """
     cores = count_cores()
     took: deque[tuple[float, float]] = deque(maxlen=4096)
@@ -133,7 +137,8 @@ def stretches(
         pool = _pool(workers or cores, pools)
         positions = iter(range(len(paths)))
         for number, size in enumerate(sizes):
-            while len(waiting) < AHEAD * size and (position := next(positions, None)) is not None:
+            most = max(AHEAD * size, ahead)
+            while len(waiting) < most and (position := next(positions, None)) is not None:
                 waiting.append((position, pool.submit(work, position)))
             stretch = [waiting.popleft() for _ in range(size)]
             results = [(position, future.result()) for position, future in stretch]

@@ -13,13 +13,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit import cache
-from tlkit.data.batches import batches
+from tlkit.data.batches import Batch, batches
 from tlkit.data.digests import digests
 from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
@@ -40,7 +42,17 @@ from tlkit.errors import ImageError, listing
 from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut, Pool
 from tlkit.model.device import Compute
-from tlkit.model.engine import Choice, Runner, Work, choose, example_for, off_by, start, work_of
+from tlkit.model.engine import (
+    ENGINES,
+    Choice,
+    Runner,
+    Work,
+    choose,
+    example_for,
+    off_by,
+    start,
+    work_of,
+)
 from tlkit.ranks import here
 from tlkit.train.events import Note, Tick
 from tlkit.train.store import KEY, KEY_BYTES, Store
@@ -51,6 +63,10 @@ BATCH = 32
 
 IN_BLOCK = 1 << 20
 """Numbers that are read from a bank at once: 4 MiB, which stay in a processor's cache."""
+
+READ_AHEAD = 1 << 26
+"""Bytes of views that may wait for the frozen part: an engine takes a second or two to start, in
+which the other cores read."""
 
 SAME = 1e-3
 """Largest difference, as a share of the largest number, between answers of one frozen part."""
@@ -129,6 +145,7 @@ class Extractor:
         self._work = work
         self._keep = keep
         self._workers = workers
+        self._example = example_for(cut.model.spec)
         self.started: Runner | None = None
         """The engine, once there was something to compute."""
         self.read: Reader | None = None
@@ -242,7 +259,6 @@ class Extractor:
             number = int(missing[position])
             return np.stack([augmentation.look(image, number, view) for view in range(views)])
 
-        runner = self.started or (yield from self.start())
         paths, read = catalog.paths.take(missing), self.read
         at_least_px = self.cut.model.spec.resize_px
         parts = batches(
@@ -252,10 +268,16 @@ class Extractor:
             at_least_px=at_least_px,
             source=None if read is None else lambda one: read(paths[one], at_least_px),
             workers=self._workers,
+            ahead=READ_AHEAD // (views * math.prod(self._example.shape[1:])),
         )
         done = len(catalog) - len(missing)
         with contextlib.closing(parts):
-            pairs = ((part, part.images.flatten(0, 1)) for part in parts)
+            each: Iterable[Batch] = parts
+            runner = self.started
+            if runner is None:
+                runner, first = yield from self._start_beside(parts)
+                each = itertools.chain(first, parts)
+            pairs = ((part, part.images.flatten(0, 1)) for part in each)
             for part, rows in runner.each(pairs):
                 for position, one in part.bad.items():
                     bad[int(missing[position])] = one.reason
@@ -279,13 +301,30 @@ class Extractor:
     def start(self) -> Generator[Note, None, Runner]:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
-        example = example_for(self.cut.model.spec)
-        self.started = start(
-            self.choice, self.cut.frozen, self._compute, example, self._work, keep=self._keep
-        )
+        self.started = self._make()
         if self.started.fallback:
             yield Note(text=self.started.fallback)
         return self.started
+
+    def _start_beside(
+        self, parts: Iterator[Batch]
+    ) -> Generator[Note, None, tuple[Runner, list[Batch]]]:
+        """The same while the first images are read; and the first of `parts`, which has begun."""
+        if not ENGINES[self.choice.name].beside:
+            return (yield from self.start()), []
+        yield Note(text=self.choice.reason)
+        with ThreadPoolExecutor(1, thread_name_prefix="tlkit-engine") as pool:
+            making = pool.submit(self._make)
+            first = list(itertools.islice(parts, 1))
+            self.started = making.result()
+        if self.started.fallback:
+            yield Note(text=self.started.fallback)
+        return self.started, first
+
+    def _make(self) -> Runner:
+        return start(
+            self.choice, self.cut.frozen, self._compute, self._example, self._work, keep=self._keep
+        )
 
 
 def extractor(

@@ -79,7 +79,7 @@ def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
 
 def bank_logits(cut: Cut, compute: Compute, bank: Bank) -> Tensor:
     """(N, C) logits of the trained part on a bank's first views."""
-    cut.training(False)
+    cut.trained.eval()  # the frozen one is always
     return bank_outputs(cut.trained, compute, bank)
 
 

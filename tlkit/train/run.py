@@ -489,7 +489,9 @@ def _from_whole(
     options, cut, augment = phase.options, phase.cut, phase.augment
     views = views_kept(options, augment)
     plain = augmentation("none", cut.model.spec, options.seed)
-    images = len(whole) * (views + 1) + (0 if tested is None else len(tested))
+    # The plain views too, where they are not what the training looks at anyway.
+    each = views + (augment.distinct is None)
+    images = len(whole) * each + (0 if tested is None else len(tested))
     runs = extractor_for(options, cut, compute, images)
     learn = yield from runs.fill(whole, augment, views=views, what="features, train")
     judged = learn
