@@ -31,6 +31,8 @@ if __name__ == "__main__":
     }
     if there("fastai"):
         programs["fastai"] = contestant("fastai_fit", given.folder, given.epochs)
+    if there("keras"):
+        programs["Keras"] = contestant("keras_fit", given.folder, given.epochs)
     if there("transformers"):
         programs["Trainer"] = contestant("trainer", given.folder, given.epochs)
     if given.only:

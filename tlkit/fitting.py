@@ -60,7 +60,7 @@ from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, Found, choose
 from tlkit.ranks import began_again, here
 from tlkit.report.plots import confusion, curves
-from tlkit.steps import finish
+from tlkit.steps import Result, Tick, finish
 from tlkit.tracking import Begun, Ended, tracked, tracker
 from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.events import Epoch, Event, Note
@@ -128,7 +128,6 @@ def fit_events(
             chosen = None  # found when the run folder is held
         else:
             chosen = choose(options.backbone)
-        _import_ahead("scipy.optimize", "matplotlib.figure")
         parts = scan_parts(folder)
         if parts.val is not None and not options.folds:
             options.refuse(["val_fraction"], "a folder without a val part of its own")
@@ -158,7 +157,7 @@ def fit_events(
             yield Note(text=f"tells {track} how it goes")  # a server may take its time
             begun = Begun(name=run.name, options=dataclasses.asdict(options))
             steps = tracked(steps, tell, begun, _ended)
-        result = yield from steps
+        result = yield from _importing(steps, "scipy.optimize", "matplotlib.figure")
     return dataclasses.replace(result, wall_s=time.perf_counter() - started)
 
 
@@ -438,17 +437,30 @@ def _staged(place: _Place) -> Iterator[Path]:
             yield Path(nothing)
 
 
-def _import_ahead(*modules: str) -> None:
-    """Import what comes later beside the scan and the building of the network.
+def _importing(
+    steps: Generator[Event, None, Result], *modules: str
+) -> Generator[Event, None, Result]:
+    """Pass steps on, and import what comes later beside the first pass over images.
 
-    Not beside what is computed: torch's threads spin where the interpreter keeps them waiting.
+    Before it, building the network keeps the interpreter as busy as an import does.
     """
 
     def work() -> None:
         for one in modules:
             importlib.import_module(one)
 
-    threading.Thread(target=work, name="tlkit-import", daemon=True).start()
+    begun = False
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            if not begun and isinstance(step, Tick) and step.done:
+                begun = True
+                threading.Thread(target=work, name="tlkit-import", daemon=True).start()
+            yield step
 
 
 def _refuse_early(options: FitOptions) -> None:

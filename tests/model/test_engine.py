@@ -62,6 +62,20 @@ def test_every_engine_gives_eagers_answer_for_any_number_of_images(name, count, 
 
 
 @pytest.mark.parametrize("name", ["eager", "openvino"])
+def test_more_may_be_begun_than_runs_at_once_and_answers_be_taken_in_any_order(name, frozen):
+    if name not in usable():
+        pytest.skip(ENGINES[name].lacks(CPU))
+    counts = (40, 3, 57, 1, 40)
+    parts = [torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8) for count in counts]
+    runner = start(choose(name, CPU, MUCH), frozen, CPU, parts[0][:2], MUCH)
+    begun = [runner.submit(one) for one in parts]
+    for place in (3, 0, 4, 2, 1):
+        found, expected = begun[place](), CPU.run(frozen, parts[place])
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["eager", "openvino"])
 @pytest.mark.parametrize("backbone", ["tiny", "efficientnet_lite0"])
 def test_what_was_started_for_any_size_runs_any_size(name, backbone):
     if name not in usable():

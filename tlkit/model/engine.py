@@ -135,6 +135,10 @@ FEWEST = 16
 """Images that a network compiled by torch is given, some of them repeated if need be: for fewer, it
 would be compiled a second time, with other convolutions."""
 
+TOGETHER = 4
+"""Images that OpenVINO is given at once: of more, what one layer leaves to the next has gone from
+the processor's caches."""
+
 WORTH_FOLDING = 5e9
 """Multiply-adds below which folding BatchNorms takes longer than it saves."""
 
@@ -364,27 +368,43 @@ def _openvino(
         compiled = openvino.Core().compile_model(file, "CPU", wanted)
     if keep != "nothing":
         cache.prune(keep=[place.name])
+    # What comes in any size stays together: each stream would prepare for each size.
+    return _requests(compiled, together=0 if work.any_size else TOGETHER)
+
+
+def _requests(compiled: Any, *, together: int) -> Submit:
+    """What runs a compiled network by requests of so many images; 0: all of them in one.
+
+    They run at once, and behind those that were begun before.
+    """
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    idle: list[Any] = []
+    # One behind each that runs: making a request takes tens of milliseconds, and memory.
+    idle = [compiled.create_infer_request() for _ in range(2 * streams)]
+    running: deque[tuple[Any, dict[int, Tensor], int]] = deque()
+
+    def settle() -> None:
+        """Take the answer of the oldest request, which is then free."""
+        request, found, begin = running.popleft()
+        request.wait()
+        found[begin] = torch.from_numpy(request.get_output_tensor(0).data.copy())
+        idle.append(request)
 
     def submit(images: Tensor) -> Answer:
-        # A part for each stream; they run at once, and behind those that were begun before. What
-        # comes in any size stays together: each stream would prepare for each size.
-        parts = images.contiguous().numpy()
-        size = len(parts) if work.any_size else -(-len(parts) // streams)
-        running = []
-        for begin in range(0, len(parts), size):
-            request = idle.pop() if idle else compiled.create_infer_request()
-            request.start_async([parts[begin : begin + size]])
-            running.append(request)
+        every = images.contiguous().numpy()
+        size = min(together, -(-len(every) // streams)) if together else len(every)
+        begins = range(0, len(every), size)
+        found: dict[int, Tensor] = {}
+        for begin in begins:
+            if not idle:
+                settle()
+            request = idle.pop()
+            request.start_async([every[begin : begin + size]])
+            running.append((request, found, begin))
 
         def answer() -> Tensor:
-            found = []
-            for request in running:
-                request.wait()
-                found.append(torch.from_numpy(request.get_output_tensor(0).data.copy()))
-            idle.extend(running)
-            return torch.cat(found).float()
+            while len(found) < len(begins):
+                settle()
+            return torch.cat([found[begin] for begin in begins]).float()
 
         return answer
 
