@@ -45,6 +45,7 @@ if __name__ == "__main__":
     done = network.fit(
         DataLoader(train, batch_size=32, shuffle=True, num_workers=2),
         epochs=epochs,
+        shuffle=False,  # the loader does
         validation_data=DataLoader(test, batch_size=32, num_workers=2),
         verbose=0,
     )

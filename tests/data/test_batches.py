@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tlkit.cores import cores
 from tlkit.data.batches import AHEAD, _readers, batches, even_parts
 from tlkit.data.images import read
 
@@ -177,13 +178,25 @@ def test_only_a_few_batches_are_read_ahead_or_as_many_images_as_may_be(paths, ah
 
     stream = batches(paths * 10, note, sizes=[2] * 55, at_least_px=0, workers=2, ahead=ahead)
     next(stream)
-    most = max(AHEAD * 2, ahead)
+    most = 2 + max((AHEAD - 1) * 2, ahead)
     end = time.monotonic() + 60
     while len(seen) < most and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(0.05)
     assert len(seen) == most
     stream.close()
+
+
+def test_images_that_wait_do_not_hide_how_many_are_to_read(paths):
+    names = set()
+
+    def wait(image, position):
+        names.add(threading.current_thread().name)
+        time.sleep(0.02)
+        return image
+
+    list(batches(paths * 6, wait, sizes=[6] * 11, at_least_px=0, ahead=66))
+    assert len(names) > 2 * cores()  # the first pool's, and those of one that is larger
 
 
 def test_the_size_wanted_reaches_the_reader(tmp_path):

@@ -452,3 +452,17 @@ def test_the_centre_has_as_much_left_out_on_either_side(shape):
     ):
         assert int(last) - int(first) == 9
         assert abs(int(first) - (side - 1 - int(last))) <= 1
+
+
+def test_of_a_file_that_is_too_long_for_an_image_nothing_is_read(tmp_path, monkeypatch):
+    from tlkit.data.digests import digests
+    from tlkit.data.names import Names, Paths
+
+    monkeypatch.setenv("TLKIT_MAX_PIXELS", "1000")
+    monkeypatch.setattr("tlkit.data.digests.contents", lambda path: pytest.fail("it was read"))
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(8001)
+    (found,) = digests(Paths(tmp_path, Names.of(["huge.jpg"])))
+    assert len(found.tobytes()) == 16
+    with pytest.raises(Unreadable, match="8,001 bytes, and an image may have 8,000"):
+        read(tmp_path / "huge.jpg")

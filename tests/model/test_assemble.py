@@ -7,9 +7,10 @@ from torch import nn
 from tlkit.backbone import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from tlkit.errors import OptionError, UnknownName
 from tlkit.model.assemble import Normalise, Pool, assemble, cut
-from tlkit.model.build import Plan, build
+from tlkit.model.build import Plan, build, over
 from tlkit.model.heads import make_head
 from tlkit.testing import TINY
+from tlkit.train.run import _stored_bytes
 from tlkit.weights import obtain
 
 PLAN = {
@@ -181,3 +182,12 @@ def test_the_inverse_of_the_normalisation_gives_every_pixel_back(mean):
     images = torch.arange(768).remainder(256).to(torch.uint8).view(1, 3, 16, 16)
     assert torch.equal(normalise.inverse(normalise(images)), images)
     assert normalise.inverse(torch.full((1, 3, 2, 2), 99.0)).unique().tolist() == [255]
+
+
+def test_what_was_placed_elsewhere_gets_another_head_and_is_measured_there():
+    """On meta, which has no numbers and refuses those that come from the processor."""
+    one = built().cut
+    one.model.to("meta")
+    plan = Plan(**{**PLAN, "pool": "avgmax"})
+    assert over(one, plan, 3).model.head.get_submodule("layers").in_features == 2 * 16
+    assert _stored_bytes(one) == 16 * 4

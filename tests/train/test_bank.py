@@ -3,7 +3,7 @@
 import gc
 import shutil
 import tempfile
-import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,6 @@ from tlkit.data.folder import scan
 from tlkit.data.images import read
 from tlkit.data.transforms import augmentation
 from tlkit.errors import DiskError, ImageError
-from tlkit.model import engine
 from tlkit.model.build import Plan, build
 from tlkit.model.device import compute_on
 from tlkit.model.engine import Runner
@@ -162,47 +161,26 @@ def test_a_pass_that_is_stopped_goes_on_where_it_was(colours, counted):
     assert sum(counted) == 24 + 4  # the part that was begun when it was stopped
 
 
-@pytest.fixture
-def slow_engine(monkeypatch):
-    """An engine that is made only when images were read; what it is called."""
-    read = threading.Event()
-    eager = engine.ENGINES["eager"]
-
-    def make(*given):
-        assert read.wait(60)
-        return eager.make(*given)
-
-    rows = {**engine.ENGINES, "slow": replace(eager, make=make, beside=True)}
-    monkeypatch.setattr(engine, "ENGINES", rows)
-    monkeypatch.setattr(module, "ENGINES", rows)
-    return "slow", read
-
-
-def test_images_are_read_while_an_engine_is_made(colours, slow_engine):
-    name, read_one = slow_engine
-    runs = extracting(engine=name)
+def test_images_are_read_while_the_engine_is_made(colours, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 2)
+    runs = extracting()
     look = augmentation("none", runs.cut.model.spec, 0)
+    seen, real = [], module.start
 
     def noted(image, number, view):
-        read_one.set()
+        seen.append(number)
         return look.look(image, number, view)
 
+    def late(*given, **named):
+        end = time.monotonic() + 60
+        while len(seen) < 24 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(seen) == 24
+        return real(*given, **named)
+
+    monkeypatch.setattr(module, "start", late)
     bank = finish(runs.fill(scan(colours), replace(look, look=noted), views=1, what="bank"))
-    assert runs.started.name == name
     assert torch.equal(every(bank), every(filled(colours, views=1, preset="none")[3]))
-
-
-def test_an_engine_that_cannot_be_made_ends_the_fit_and_its_threads(colours, slow_engine):
-    name, read_one = slow_engine
-    read_one.set()
-    runs = extracting(engine=name)
-    look = augmentation("none", runs.cut.model.spec, 0)
-    before = threading.active_count()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "start", lambda *a, **k: (_ for _ in ()).throw(OSError("no room")))
-        with pytest.raises(OSError, match="no room"):
-            finish(runs.fill(scan(colours), look, views=1, what="bank"))
-    assert threading.active_count() == before
 
 
 def test_nothing_is_kept_where_nothing_is_to_be(colours, tmp_path, monkeypatch):

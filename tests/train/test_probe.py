@@ -14,7 +14,16 @@ from tlkit.model.device import compute_on
 from tlkit.model.heads import make_head
 from tlkit.testing import TINY
 from tlkit.train.judge import Verdict
-from tlkit.train.probe import STRONGEST, WEAKEST, penalties, resolve, solve
+from tlkit.train.probe import (
+    STRONGEST,
+    WEAKEST,
+    _Plain,
+    _Span,
+    _start,
+    penalties,
+    resolve,
+    solve,
+)
 
 PLAN = Plan(
     weights="default", attach="replace", head="linear", hidden=1, dropout=0.0, pool="keep",
@@ -190,3 +199,20 @@ def test_with_many_rows_the_minimum_is_the_same_and_found_in_fewer_passes(monkey
     )
     assert torch.allclose(p, plain_p, atol=5e-3)
     assert passes < plain_passes
+
+
+def test_a_layer_on_another_device_is_started_from_on_the_processor():
+    """By tensors without numbers: they tell where they would be."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        layer = torch.nn.Linear(16, 3, device="cuda")
+        basis = torch.empty(16, 4, dtype=torch.float64)
+        inputs = torch.empty(4, 4, dtype=torch.float64)
+        for span, width in (
+            (_Span(blocks=lambda: iter([inputs]), numbers=16, basis=basis), 4),
+            (_Span(blocks=lambda: iter([inputs]), numbers=16), 16),
+        ):
+            start = _start(_Plain(), span, layer)
+            assert (start.device.type, start.dtype) == ("cpu", torch.float64)
+            assert start.shape == (3, width + 1)

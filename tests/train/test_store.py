@@ -49,6 +49,17 @@ def test_segments_of_several_passes_are_one_store(tmp_path):
     assert near(read(store, 5, 1, 3, 2, 4), wanted[[4, 0, 2, 1, 3]])
 
 
+def test_many_segments_do_not_hold_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tlkit.train.store.MOST_MAPPED", 2)
+    for number in range(5):
+        stored(tmp_path, [number], seed=number)
+    store = Store(tmp_path, SHAPE)
+    wanted = torch.cat([rows(1, number) for number in range(5)])
+    for order in ([0, 1, 2, 3, 4], [4, 0, 3, 1, 2]):
+        assert near(read(store, *order), wanted[order])
+        assert len(store._maps) == 2
+
+
 def test_two_passes_at_once_do_not_meet(tmp_path):
     one, other = Store(tmp_path, SHAPE), Store(tmp_path, SHAPE)
     one.append(keys(1), rows(1))

@@ -63,8 +63,8 @@ def batches(
     `look(image, position)` makes (V, h, w, c) or (h, w, c) of an image (H, W, 3); it runs in
     threads, and must give the same shape for every image. `source(position)` gives the pixels
     where they are not simply read with `at_least_px`. `workers` 0: as many threads as keep the
-    cores busy, which the first batch tells. So many images may wait `ahead`, or a few batches if
-    that is more.
+    cores busy, which the first batch tells. Behind that so many images may wait `ahead`, or a few
+    batches if that is more.
     """
 
     def stackable(image: Pixels, position: int) -> Pixels:
@@ -133,18 +133,23 @@ def stretches(
         finally:
             took.append((time.perf_counter() - began[0], time.thread_time() - began[1]))
 
+    def read_on(most: int) -> None:
+        """Until so many wait."""
+        while len(waiting) < most and (position := next(positions, None)) is not None:
+            waiting.append((position, pool.submit(work, position)))
+
     with contextlib.ExitStack() as pools:
         pool = _pool(workers or cores, pools)
         positions = iter(range(len(paths)))
         for number, size in enumerate(sizes):
-            most = max(AHEAD * size, ahead)
-            while len(waiting) < most and (position := next(positions, None)) is not None:
-                waiting.append((position, pool.submit(work, position)))
+            read_on(max(AHEAD * size, ahead if number else 0))
             stretch = [waiting.popleft() for _ in range(size)]
             results = [(position, future.result()) for position, future in stretch]
             # The network has not begun yet, so what they waited for was the disk.
             if number == 0 and not workers and (more := _readers(took, cores)) > cores:
                 pool = _pool(more, pools)
+            if number == 0:  # not before it is known how many are to read
+                read_on(ahead)
             yield results
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.data import manifest
+from tlkit.data.images import too_long
 from tlkit.data.names import Paths
 from tlkit.data.shards import contents, find, state_of
 from tlkit.errors import DiskError, FolderError
@@ -100,7 +101,11 @@ def _digest(path: Path) -> tuple[bytes, bool]:
     """The digest, and whether it is one of content."""
     data, whole = b"unreadable " + os.fsencode(path), False
     with contextlib.suppress(OSError, FolderError):
-        if path.is_file() or find(path) is not None:
+        member = find(path)
+        # Of a file that is too long for an image nothing is read.
+        if (path.is_file() or member is not None) and not too_long(
+            path.stat().st_size if member is None else member.size
+        ):
             data, whole = contents(path), True
     return digest_of_bytes(data), whole
 

@@ -161,21 +161,26 @@ def most_pixels() -> int:
 def _bytes(path: Path) -> bytes:
     """All of a file. A pipe would never end, and a device might not either."""
     member = find(path)
-    most = LARGEST_PIXEL * most_pixels()
     if member is not None:
-        _refuse_long(member.size, most)
+        _refuse_long(member.size)
         return member.read()
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise Unreadable("a folder")
     if not stat.S_ISREG(status.st_mode):
         raise Unreadable("no file, but a pipe, a socket or a device")
-    _refuse_long(status.st_size, most)
+    _refuse_long(status.st_size)
     return path.read_bytes()
 
 
-def _refuse_long(size: int, most: int) -> None:
-    if size > most:
+def too_long(size: int) -> bool:
+    """Whether a file of so many bytes has more than an image may have."""
+    return size > LARGEST_PIXEL * most_pixels()
+
+
+def _refuse_long(size: int) -> None:
+    if too_long(size):
+        most = LARGEST_PIXEL * most_pixels()
         raise Unreadable(f"{size:,} bytes, and an image may have {most:,}")
 
 

@@ -174,8 +174,10 @@ def _body(network: Network, attach: str) -> nn.Module:
 def _width(network: Network, neck: nn.Module, body: nn.Module, pool: str) -> int:
     """What one image has become before the head, found by passing an empty one through."""
     spec = network.input
-    image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px)
     parts = (network.features, neck, body)
+    # Of a network that was placed already, where it is.
+    where = next((one.device for part in parts for one in part.parameters()), None)
+    image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px, device=where)
     modes = [[(one, one.training) for one in part.modules()] for part in parts]
     try:
         with torch.no_grad():

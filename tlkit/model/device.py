@@ -172,7 +172,8 @@ def _keep_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
         mmap_threshold, trim_threshold = -3, -1
-        library.mallopt(mmap_threshold, 1 << 30)
+        if not library.mallopt(mmap_threshold, 1 << 30):
+            library.mallopt(mmap_threshold, 1 << 25)  # the most that glibc takes before 2.35
         library.mallopt(trim_threshold, 1 << 30)
 
 

@@ -77,8 +77,6 @@ class Engine:
     """Times the speed of eager, by precision."""
     any_size: bool = True
     """Whether what was made runs images of other sizes than the example's."""
-    beside: bool = False
-    """Whether it can be made in one thread and used in another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -489,7 +487,6 @@ ENGINES: Mapping[str, Engine] = {
         make=_openvino,
         start_s=2.0,
         speed={"fp32": 1.8, "bf16": 3.0},
-        beside=True,
     ),
     "inductor": Engine(
         about="compiled by torch, in about half a minute; needs a C++ compiler, or triton on a GPU",

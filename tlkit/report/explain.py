@@ -103,7 +103,7 @@ def explainer(head: Head, *, device: str = "auto") -> Explainer:
         wanted = pick(known, target, "class") if target else None
         square = torch.from_numpy(plain(model.spec, image).copy()).permute(2, 0, 1)[None]
         logits, shown = see(compute.send(square), wanted)
-        soft = (logits.double() / temperature).softmax(dim=0).cpu().numpy()
+        soft = (logits.cpu().double() / temperature).softmax(dim=0).numpy()
         prediction = Prediction(path=path, classes=head.classes, probabilities=soft)
         return Explanation(
             prediction=prediction,

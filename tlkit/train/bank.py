@@ -20,8 +20,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit import cache
-from tlkit.data.batches import Batch, batches
+from tlkit.data.batches import batches
 from tlkit.data.digests import digests
 from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels
@@ -43,7 +42,6 @@ from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut, Pool
 from tlkit.model.device import Compute
 from tlkit.model.engine import (
-    ENGINES,
     Choice,
     Runner,
     Work,
@@ -68,8 +66,9 @@ READ_AHEAD = 1 << 26
 """Bytes of views that may wait for the frozen part: an engine takes a second or two to start, in
 which the other cores read."""
 
-SAME = 1e-3
-"""Largest difference, as a share of the largest number, between answers of one frozen part."""
+SAME = {"fp32": 1e-3, "bf16": 2e-2}
+"""Largest difference, as a share of the largest number, between answers of one frozen part: a GPU
+may take another algorithm every time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,12 +271,10 @@ class Extractor:
         )
         done = len(catalog) - len(missing)
         with contextlib.closing(parts):
-            each: Iterable[Batch] = parts
-            runner = self.started
-            if runner is None:
-                runner, first = yield from self._start_beside(parts)
-                each = itertools.chain(first, parts)
-            pairs = ((part, part.images.flatten(0, 1)) for part in each)
+            # The first before the engine starts: more are then read while it does.
+            first = list(itertools.islice(parts, 1))
+            runner = self.started or (yield from self.start())
+            pairs = ((part, part.images.flatten(0, 1)) for part in itertools.chain(first, parts))
             for part, rows in runner.each(pairs):
                 for position, one in part.bad.items():
                     bad[int(missing[position])] = one.reason
@@ -301,30 +298,12 @@ class Extractor:
     def start(self) -> Generator[Note, None, Runner]:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
-        self.started = self._make()
+        self.started = start(
+            self.choice, self.cut.frozen, self._compute, self._example, self._work, keep=self._keep
+        )
         if self.started.fallback:
             yield Note(text=self.started.fallback)
         return self.started
-
-    def _start_beside(
-        self, parts: Iterator[Batch]
-    ) -> Generator[Note, None, tuple[Runner, list[Batch]]]:
-        """The same while the first images are read; and the first of `parts`, which has begun."""
-        if not ENGINES[self.choice.name].beside:
-            return (yield from self.start()), []
-        yield Note(text=self.choice.reason)
-        with ThreadPoolExecutor(1, thread_name_prefix="tlkit-engine") as pool:
-            making = pool.submit(self._make)
-            first = list(itertools.islice(parts, 1))
-            self.started = making.result()
-        if self.started.fallback:
-            yield Note(text=self.started.fallback)
-        return self.started, first
-
-    def _make(self) -> Runner:
-        return start(
-            self.choice, self.cut.frozen, self._compute, self._example, self._work, keep=self._keep
-        )
 
 
 def extractor(
@@ -346,7 +325,8 @@ def extractor(
     work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], images)
     choice = choose(engine, compute, work)
     with here().first_before_others():
-        held = _entry(_about(cut, compute, choice, backbone), answer) if keep else None
+        about = _about(cut, compute, choice, backbone)
+        held = _entry(about, answer, SAME[compute.precision]) if keep else None
     if held is not None:
         store = Store(Path(held.lock_file).parent, answer.shape[1:])
         weakref.finalize(store, cache.end, held)
@@ -429,7 +409,7 @@ def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[st
     }
 
 
-def _entry(about: Mapping[str, str], answer: Tensor) -> FileLock | None:
+def _entry(about: Mapping[str, str], answer: Tensor, same: float) -> FileLock | None:
     """The cache's folder for rows of this kind, held; emptied if they were made by other code.
 
     None where another process is using what other code has made.
@@ -441,7 +421,7 @@ def _entry(about: Mapping[str, str], answer: Tensor) -> FileLock | None:
     name = re.sub(r"\W+", "-", about["backbone"])[:40]
     folder = cache.root() / f"{name}-{_blake(text.encode()).hexdigest()}"
     kept = folder / "answer.npy"
-    if not _made_by_this(folder, kept, answer):
+    if not _made_by_this(folder, kept, answer, same):
         if cache.is_held(folder):
             return None
         with disk_errors(folder):
@@ -454,12 +434,12 @@ def _entry(about: Mapping[str, str], answer: Tensor) -> FileLock | None:
     return held
 
 
-def _made_by_this(folder: Path, kept: Path, answer: Tensor) -> bool:
+def _made_by_this(folder: Path, kept: Path, answer: Tensor, same: float) -> bool:
     """Whether what is there, if anything, was made by code that gives this answer."""
     if not kept.exists():
         return not any(folder.glob("*.keys"))
     before = torch.from_numpy(np.load(kept, allow_pickle=False))
-    return before.shape == answer.shape and off_by(before, answer) <= SAME
+    return before.shape == answer.shape and off_by(before, answer) <= same
 
 
 def _blake(data: bytes) -> Any:

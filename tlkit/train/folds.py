@@ -209,7 +209,8 @@ def _fill(
     options, cut = phase.options, phase.cut
     plain = augmentation("none", cut.model.spec, options.seed)
     kept_views = views_kept(options, phase.augment)
-    images = len(whole) * (kept_views + 1) + (0 if test is None else len(test))
+    each = kept_views + (phase.augment.distinct is None)
+    images = len(whole) * each + (0 if test is None else len(test))
     runs = extractor_for(options, cut, compute, images)
     views = yield from runs.fill(whole, phase.augment, views=kept_views, what="features")
     first = views

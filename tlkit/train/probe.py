@@ -176,7 +176,7 @@ def _span(banks: Sequence[Bank], scale: nn.Module, compute: Compute) -> _Span:
         some = _some(banks, scale, compute)
         return _Span(blocks=lambda: iter([inputs]), numbers=numbers, some=some)
     with threads_for(0):
-        basis, corner = torch.linalg.qr(inputs.T.double().cpu())
+        basis, corner = torch.linalg.qr(inputs.T.cpu().double())
         few = corner.T.contiguous()
     return _Span(blocks=lambda: iter([few]), numbers=few.numel(), basis=basis)
 
@@ -305,13 +305,13 @@ def _minimum(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> 
             by_bias += slope.sum(dim=0)
         total = plain + penalty / 2 * float(weight.square().sum())
         gradient = coordinates.gradient(by_weight, by_bias)
-        return total, gradient.double().cpu().numpy().ravel()
+        return total, gradient.cpu().double().numpy().ravel()
 
     from scipy.optimize import minimize
 
-    start = coordinates.of(span.inside(layer.weight).double(), layer.bias.double())
+    start = _start(coordinates, span, layer)
     found = minimize(
-        loss_and_gradient, start.cpu().numpy().ravel(), jac=True, method="L-BFGS-B",
+        loss_and_gradient, start.numpy().ravel(), jac=True, method="L-BFGS-B",
         # The sums are of single precision: for smaller gains, half of all passes went into
         # searching along lines that rounding bends.
         options={"maxiter": 300, "maxcor": 10, "gtol": 1e-6, "ftol": 1e-7},
@@ -324,11 +324,16 @@ def _minimum(layer: nn.Linear, span: _Span, targets: Tensor, penalty: float) -> 
             do="try --precision fp32, or other weights",
         )
     loss_and_gradient(found.x)
-    best = torch.from_numpy(found.x).to(layer.weight.device).view(classes, width + 1)
-    weight, bias = coordinates.weights(best)
-    layer.weight.copy_(span.outside(weight))
-    layer.bias.copy_(bias)
+    weight, bias = coordinates.weights(torch.from_numpy(found.x).view(classes, width + 1))
+    layer.weight.copy_(span.outside(weight).to(layer.weight.dtype))
+    layer.bias.copy_(bias.to(layer.bias.dtype))
     return plain
+
+
+def _start(coordinates: _Coordinates | _Plain, span: _Span, layer: nn.Linear) -> Tensor:
+    """Where the layer is, in double precision on the CPU: not every device has that."""
+    weight = span.inside(layer.weight).cpu().double()
+    return coordinates.of(weight, layer.bias.cpu().double())
 
 
 @contextlib.contextmanager

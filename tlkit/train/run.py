@@ -457,7 +457,8 @@ def decisions(phase: Phase) -> Iterator[Note]:
 def _stored_bytes(cut: Cut) -> int:
     """What one view of one image takes in the bank."""
     spec = cut.model.spec
-    image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px, dtype=torch.uint8)
+    shape = (1, spec.channels, spec.crop_px, spec.crop_px)
+    image = torch.zeros(shape, dtype=torch.uint8, device=cut.model.normalise.mean.device)
     with torch.inference_mode():
         return int(cut.frozen(image).numel()) * 4
 

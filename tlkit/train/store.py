@@ -15,7 +15,9 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +37,9 @@ SAFE_EVERY_S = 2.0
 PRESENT = 64 << 20
 """Bytes of rows that are read before their pages are let go of."""
 
+MOST_MAPPED = 64
+"""Segments in memory at once: each holds one of the files that a process may have open."""
+
 AROUND = 64 << 10
 """Bytes that become present where a row is read by itself: Linux's fault_around_bytes."""
 
@@ -46,8 +51,11 @@ class Store:
         self.folder = folder
         self.shape = tuple(shape)
         self._kind = np.dtype([("largest", "<f4"), ("shares", "<f2", self.shape)])
-        self._segments: list[NDArray[np.void]] = []
-        self._maps: list[mmap.mmap] = []
+        self._segments: list[tuple[Path, int]] = []
+        """Files of rows, and how many are whole."""
+        self._maps: OrderedDict[int, tuple[mmap.mmap, NDArray[np.void]]] = OrderedDict()
+        """Of the segments that were read last."""
+        self._mapping = threading.Lock()  # an epoch is read while a model is judged
         self._seen = 0
         self._starts: list[int] = []
         self._keys: list[NDArray[np.void]] = []
@@ -94,10 +102,11 @@ class Store:
         """(n,) places in one segment -> (n, ...) fp32."""
         at = places - self._starts[number]
         size = self._kind.itemsize
+        segment = self._mapped(number)
         if _behind_each_other(at):
-            part = self._segments[number][at[0] : at[-1] + 1]
+            part = segment[at[0] : at[-1] + 1]
         else:
-            part, size = self._segments[number][at], max(size, AROUND)
+            part, size = segment[at], max(size, AROUND)
         # torch makes floats of halves several times as fast as NumPy does.
         largest = torch.from_numpy(part["largest"].copy()).view(-1, *[1] * len(self.shape))
         found = torch.from_numpy(part["shares"]).float().mul_(largest)
@@ -110,8 +119,22 @@ class Store:
         """Let go of the pages that were read: they stay in the disk's cache, and are not ours."""
         self._seen = 0
         if hasattr(mmap, "MADV_DONTNEED"):  # Windows does it by itself
-            for one in self._maps:
-                one.madvise(mmap.MADV_DONTNEED)
+            with self._mapping:
+                for one, _ in self._maps.values():
+                    one.madvise(mmap.MADV_DONTNEED)
+
+    def _mapped(self, number: int) -> NDArray[np.void]:
+        """The rows of a segment, in memory as they are read. Raises `DiskError`."""
+        with self._mapping:
+            if number not in self._maps:
+                path, whole = self._segments[number]
+                with disk_errors(path), path.open("rb") as file:
+                    place = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._maps[number] = place, np.frombuffer(place, self._kind, whole)
+                if len(self._maps) > MOST_MAPPED:
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(number)
+            return self._maps[number][1]
 
     def append(self, keys: NDArray[np.void], rows: Tensor) -> None:
         """Write (n, ...) rows; they can be read after `settle`. Raises `DiskError`."""
@@ -147,10 +170,8 @@ class Store:
         if not whole:
             return
         self._opened.add(keys.name)
-        start = self._starts[-1] + len(self._segments[-1]) if self._segments else 0
-        with rows.open("rb") as file:
-            self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-        self._segments.append(np.frombuffer(self._maps[-1], self._kind, whole))
+        start = self._starts[-1] + self._segments[-1][1] if self._segments else 0
+        self._segments.append((rows, whole))
         self._starts.append(start)
         self._keys.append(np.fromfile(keys, KEY, whole))
         self._sorted = None
