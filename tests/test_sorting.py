@@ -73,6 +73,19 @@ def test_the_same_command_again_changes_nothing(head, photos, tmp_path):
     assert bytes_below(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("by", ["link", "copy", "move"])
+def test_a_sort_that_was_stopped_behind_the_last_photo_goes_on(head, photos, tmp_path, by):
+    (photos / "cat" / "broken.png").unlink()
+    options = {"into": tmp_path / "out", "by": by}
+    tlkit.sort(head, photos, **options)
+    sorted_json = tmp_path / "out" / "sorted.json"
+    before, there = sorted_json.read_bytes(), bytes_below(tmp_path / "out")
+    sorted_json.unlink()
+    assert tlkit.sort(head, photos, **options).count == 8
+    assert sorted_json.read_bytes() == before
+    assert bytes_below(tmp_path / "out") == there
+
+
 def test_one_folder_inside_the_other_is_refused(head, photos):
     with pytest.raises(FolderError, match="inside the other"):
         tlkit.sort(head, photos, into=photos / "out")

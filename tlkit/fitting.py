@@ -595,7 +595,7 @@ def _write_options(staged: Path, folder: Path, trained: Trained, place: _Place) 
     text = runs.as_json(
         {
             "fit": _told(place.identity),
-            "folder": str(folder),
+            "folder": str(folder.resolve()),  # to be found from wherever the run is asked
             "given": given.changed(),
             "options": dataclasses.asdict(given),
             "auto": found

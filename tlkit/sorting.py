@@ -159,7 +159,7 @@ def sort_events(
     options = SortOptions() if options is None else options
     ground = _ground(Path(photos), Path(into), options.by)
     looking = _looking(options)
-    found = find_images([ground.photos])
+    found = _photos_in(ground)
     _refuse_shards(found)
     if options.by == "move":
         _refuse_read_only(found)
@@ -178,6 +178,16 @@ def sort_events(
         result = tally.result(rule_of(heads, looking))
         write_text(ground.out / SUMMARY, as_json(result, looking))
     return result
+
+
+def _photos_in(ground: Ground) -> Paths:
+    """All that are there: none where a sort was stopped that had moved the last of them."""
+    try:
+        return find_images([ground.photos])
+    except FolderError:
+        if ground.photos.is_dir() and (ground.out / JOURNAL).exists():
+            return Paths(Path(), Names.of([]))
+        raise
 
 
 def unsort(out: str | Path) -> tuple[Left, ...]:

@@ -122,6 +122,24 @@ def test_a_head_that_does_not_say_what_it_has_learnt_from_is_noted(place, tmp_pa
     assert "does not say" in notes[0]
 
 
+def test_what_was_learnt_from_is_known_from_anywhere_and_noted_where_it_is_gone(
+    tmp_path, monkeypatch
+):
+    make_folder(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        tlkit.fit("photos", backbone="tiny", out=name, seed=ord(name))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(FolderError, match="learnt from"):
+        tlkit.compare(["../a", "../b"], on="../photos")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    notes = []
+    events = compare_events(["../a", "../b"], CompareOptions(on="../moved"))
+    finish(events, lambda one: notes.append(one.text) if isinstance(one, Note) else None)
+    assert sum("not there any more" in one for one in notes) == 2
+
+
 def test_an_image_that_cannot_be_read_takes_no_part(place, tmp_path):
     test = tmp_path / "test"
     shutil.copytree(place / "photos" / "test", test)

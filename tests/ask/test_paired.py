@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from tlkit.ask.paired import holm, images_needed, interval, mcnemar
+from tlkit.ask.paired import accuracy_interval, holm, images_needed, interval, mcnemar
 
 
 def discordant(rng, images, first, second, both=0.6):
@@ -58,6 +58,31 @@ def test_intervals_hold_the_true_difference_nineteen_times_in_twenty():
         loss += low <= 0.1 <= high
     assert 0.915 <= accuracy / 400 <= 0.985
     assert 0.915 <= loss / 400 <= 0.985
+
+
+@pytest.mark.parametrize(
+    ("images", "one", "other"), [(30, 0.06, 0.03), (50, 0.04, 0.02), (400, 0.08, 0.05)]
+)
+def test_an_interval_of_accuracies_holds_where_few_images_tell_two_heads_apart(images, one, other):
+    """By the law of what may come: a multinomial, summed over all of it."""
+    held = 0.0
+    for first in range(images + 1):
+        chance = binom.pmf(first, images, one)
+        for second in range(images + 1 - first):
+            both = chance * binom.pmf(second, images - first, other / (1 - one))
+            if both < 1e-9:
+                continue
+            low, high = accuracy_interval(first, second, images)
+            held += both * (low <= one - other <= high)
+    assert 0.94 <= held <= 0.995
+
+
+def test_an_interval_of_accuracies_is_never_without_a_width():
+    low, high = accuracy_interval(0, 0, 10)
+    assert low < 0 < high
+    assert accuracy_interval(3, 9, 40) == pytest.approx(
+        [-one for one in accuracy_interval(9, 3, 40)[::-1]]
+    )
 
 
 def test_an_interval_is_that_of_the_seed_and_of_no_other_thing():

@@ -13,7 +13,7 @@ from tlkit.data.folder import scan_parts
 from tlkit.data.split import Parts, split
 from tlkit.errors import FolderError, ImageError, OptionError, UnknownName, WeightsError
 from tlkit.options import SearchOptions
-from tlkit.testing import make_folder
+from tlkit.testing import TINY, make_folder
 from tlkit.train.bank import Extractor
 
 BROKEN = """
@@ -276,3 +276,57 @@ def test_what_a_control_alone_came_to_is_not_what_counts(small):
         module._Run(candidate=control, scores=[score_of([1, 0, 1, 1])]),
     ]
     assert [one.candidate for one in race._furthest()] == [real]
+
+
+def run_of(name, right, *, control=False, speed=1.0):
+    spec = TINY.weights()[0].input
+    one = module.Candidate(name=name, weights="default", control=control, input=spec)
+    return module._Run(candidate=one, scores=[score_of(right)], speed=speed)
+
+
+def race_of(small):
+    nested = split(scan_parts(small), val_fraction=0.2, seed=0)
+    options = SearchOptions(backbone="tiny")
+    return module._Race(options, module.Clock(60), nested, images=24, heads=["linear"])
+
+
+def test_controls_take_nobodys_place_and_are_nobodys_yardstick(small):
+    right = {"a": 50, "b": 49, "c": 49, "d": 48, "e": 48, "f": 20}
+    real = [run_of(name, [1] * n + [0] * (60 - n)) for name, n in right.items()]
+    controls = [run_of(f"r{n}", [1] * 60, control=True) for n in range(3)]
+    alone = race_of(small)._better(real, 60)
+    together = race_of(small)._better([*controls, *real], 60)
+    assert [one.label for one in alone] == ["a", "b", "c"]
+    assert [one.label for one in together if not one.candidate.control] == ["a", "b", "c"]
+    assert real[-1].outcome == "clearly behind on 60 photos"
+    assert real[-2].outcome == "not in the better half on 60 photos"
+
+
+def test_the_front_is_whom_no_other_beats_in_both():
+    runs = [
+        run_of("slow and best", [1] * 40, speed=1),
+        run_of("fast", [1] * 30 + [0] * 10, speed=9),
+        run_of("slower and worse", [1] * 20 + [0] * 20, speed=5),
+        run_of("middling", [1] * 35 + [0] * 5, speed=4),
+    ]
+    assert set(module._front(runs)) == {"slow and best", "fast", "middling"}
+
+
+def test_recommended_is_the_fastest_of_those_that_are_as_good():
+    best = run_of("best", [1] * 999 + [0], speed=1)
+    alike = run_of("alike", [1] * 998 + [0] * 2, speed=5)
+    faster = run_of("faster and worse", [1] * 900 + [0] * 100, speed=50)
+    pick, reason = module._recommended([best, alike, faster])
+    assert pick.label == "alike"
+    assert "best" in reason
+
+
+def test_the_command_asks_the_fit_for_what_the_search_was_asked_for(tmp_path):
+    folder = make_folder(tmp_path / "photos", per_class=8)
+    (folder / "red" / "000.png").write_bytes(b"none")
+    found = tlkit.search(folder, backbone="tiny", seed=3, on_bad="skip", group_by=r"^(.*)$")
+    words = found.command.split()
+    assert words[words.index("--seed") + 1] == "3"
+    assert words[words.index("--on-bad") + 1] == "skip"
+    assert "--group-by" in words
+    assert "--time" not in words

@@ -79,11 +79,31 @@ def test_what_is_labelled_is_reckoned_with(head, colours, unlabelled, tmp_path):
     own = tlkit.suggest(head, unlabelled, count=2)
     assert own.labelled == sum(1 for one in colours.rglob("*.*") if one.is_file())
     out = tmp_path / "next"
-    other = tlkit.suggest(head, unlabelled, count=2, labelled=unlabelled, out=out)
-    assert other.labelled == 12
+    others = make_folder(tmp_path / "labelled", per_class=3, seed=5)
+    other = tlkit.suggest(head, unlabelled, count=2, labelled=others, out=out)
+    assert other.labelled == 9
     told = json.loads((out / "suggest.json").read_text())
-    assert told["labelled"] == 12
+    assert told["labelled"] == 9
     assert "labelled photos" in told["method"]
+
+
+def test_photos_that_have_a_label_are_not_suggested(head, colours, unlabelled):
+    photos = [colours, unlabelled]
+    found = tlkit.suggest(head, photos, count=100)
+    assert len(found.suggestions) == 12
+    assert all(unlabelled in one.path.parents for one in found.suggestions)
+    with pytest.raises(FolderError, match="have a label already"):
+        tlkit.suggest(head, colours)
+
+
+def test_a_photo_with_the_longest_name_gets_a_link(head, unlabelled, tmp_path):
+    name = "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".png"
+    first = sorted((unlabelled / "b").iterdir())[0]
+    first.rename(first.with_name(name))
+    found = tlkit.suggest(head, unlabelled, count=12, out=tmp_path / "next")
+    links = sorted((tmp_path / "next" / "photos").iterdir())
+    assert [one.resolve() for one in links] == [one.path.resolve() for one in found.suggestions]
+    assert all(one.suffix == ".png" for one in links)
 
 
 def test_a_head_without_its_photos_says_so(head, unlabelled, tmp_path):

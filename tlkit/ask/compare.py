@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from tlkit import artifact, runs
 from tlkit.artifact import Head
-from tlkit.ask.paired import LEVEL, holm, images_needed, interval, mcnemar
+from tlkit.ask.paired import (
+    LEVEL,
+    accuracy_interval,
+    holm,
+    images_needed,
+    interval,
+    mcnemar,
+)
 from tlkit.data.batches import even_parts
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.images import BadImage, refuse
@@ -204,6 +211,11 @@ def _catalog(named: Sequence[Path], on: str) -> tuple[Catalog, tuple[str, ...]]:
             )
         elif os.path.isdir(folder):
             notes += _overlaps(one, scan_parts(folder), catalog)
+        else:
+            notes.append(
+                f"{one} was fitted on {folder}, which is not there any more: these images may be "
+                "among it"
+            )
     return catalog, tuple(notes)
 
 
@@ -372,7 +384,7 @@ def pairs_of(
                 images=len(labels),
                 alone=only,
                 accuracy=float(accuracy.mean()),
-                accuracy_95=interval(accuracy, seed=seed),
+                accuracy_95=accuracy_interval(*only, len(labels)),
                 loss=float(loss.mean()),
                 loss_95=interval(loss, seed=seed),
                 p=p,

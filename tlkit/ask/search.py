@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ from tlkit.errors import (
 )
 from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
 from tlkit.metrics import Evaluation, measure
-from tlkit.options import FitOptions, SearchOptions, own_parameters, signature
+from tlkit.options import FitOptions, SearchOptions, declared, own_parameters, signature
 from tlkit.report.plots import front
 from tlkit.steps import finish
 from tlkit.train.events import Event, Note, Tick
@@ -124,6 +124,8 @@ class Found:
     """Photos of each round."""
     bad: tuple[BadImage, ...]
     """Unreadable images that were left out."""
+    asked: Mapping[str, Any]
+    """Options of the search that a fit has too, where they are not the defaults of `fit`."""
     wall_s: float
     out: Path | None
     """Where it is written down."""
@@ -145,7 +147,13 @@ class Found:
     @property
     def command(self) -> str:
         """The fit to go on with."""
-        flags = [word for name, one in self.changes.items() for word in (f"--{name}", one)]
+        options = {**self.changes, **self.asked}
+        flags = [
+            word
+            for one in declared(FitOptions)
+            if one.name in options
+            for word in (one.flag, str(options[one.name]))
+        ]
         return shlex.join(["tlkit", "fit", str(self.folder), *flags])
 
 
@@ -420,19 +428,25 @@ class _Race:
         self.bad += [one for one in bad if one.path not in there]
 
     def _better(self, ranked: Sequence[_Run], size: int) -> list[_Run]:
-        """Who goes on: the better half of these, best first, less who is clearly behind."""
-        best = ranked[0].scores[0]
-        most = max(math.ceil(len(ranked) / 2), FINALISTS)
+        """Who goes on: the better half of these, best first, less who is clearly behind.
+
+        Controls, which cannot be recommended, take nobody's place and are nobody's yardstick.
+        """
+        real = [one for one in ranked if not one.candidate.control]
+        controls = [one for one in ranked if one.candidate.control]
+        best = (real or controls)[0].scores[0]
         going = []
-        for place, one in enumerate(ranked):
-            less, error = behind(one.scores[0], best)
-            if less > CLEARLY * error and less > 0:
-                one.outcome = f"clearly behind on {size} photos"
-            elif place >= most:
-                one.outcome = f"not in the better half on {size} photos"
-            else:
-                going.append(one)
-        return going
+        for some in (real, controls):
+            most = max(math.ceil(len(some) / 2), FINALISTS)
+            for place, one in enumerate(some):
+                less, error = behind(one.scores[0], best)
+                if less > CLEARLY * error and less > 0:
+                    one.outcome = f"clearly behind on {size} photos"
+                elif place >= most:
+                    one.outcome = f"not in the better half on {size} photos"
+                else:
+                    going.append(one)
+        return sorted(going, key=ranked.index)
 
     def _part(self, catalog: Catalog, size: int) -> Catalog:
         """A share of the photos, about `size`; a larger one holds every smaller one."""
@@ -554,6 +568,7 @@ class _Race:
             photos=best.score.photos,
             rounds=tuple(self.sizes),
             bad=tuple(self.bad),
+            asked=_asked(self.options),
             wall_s=self.clock.gone,
             out=None,
         )
@@ -581,6 +596,17 @@ class _Race:
             expected="at least one that comes through the first round",
             do="give it more --time, or name fewer and faster ones with --backbone",
         )
+
+
+def _asked(options: SearchOptions) -> dict[str, Any]:
+    """What is asked of a search and is to be asked of the fit behind it."""
+    given, default = dataclasses.asdict(options), FitOptions()
+    return {
+        one.name: given[one.name]
+        for one in declared(FitOptions)
+        if one.name in given and one.name != "backbone"
+        if given[one.name] != getattr(default, one.name)
+    }
 
 
 Result = TypeVar("Result")

@@ -124,6 +124,8 @@ def suggest_events(
     if place is not None:
         refuse_unwritable(place)
     taught = yield from _labelled([one.path for one in heads], labelled)
+    if taught is not None:
+        catalog = yield from _without(catalog, taught)
     found = yield from scored(heads, catalog, options)
     known = None if taught is None else (yield from scored(heads, taught, options))
     result = _suggested([one.path for one in heads], heads[0].classes, found, known, options.count)
@@ -154,6 +156,22 @@ def _labelled(
         "without them; a better one is made where --labelled names their folder"
     )
     return None
+
+
+def _without(catalog: Catalog, taught: Catalog) -> Generator[Event, None, Catalog]:
+    """The photos that have no label yet. Raises `FolderError` where all have one."""
+    known = {os.path.realpath(one) for one in taught.paths}
+    new = [place for place, one in enumerate(catalog.paths) if os.path.realpath(one) not in known]
+    if not new:
+        raise FolderError(
+            "all of these photos have a label already",
+            found=f"{len(catalog)} photos, each of which is in {taught.root}",
+            expected="photos that the head has not learnt from",
+            do="name a folder of others",
+        )
+    if labelled := len(catalog) - len(new):
+        yield Note(text=f"{labelled} photos that have a label already are left out")
+    return catalog.take(np.array(new))
 
 
 def _photos(found: Scored) -> Photos:
@@ -210,7 +228,20 @@ def _write(staged: Path, named: Sequence[Path], options: SuggestOptions, result:
     (staged / PHOTOS).mkdir()
     digits = max(3, len(str(len(result.suggestions))))
     for number, one in enumerate(result.suggestions, start=1):
-        _link(one.path, staged / PHOTOS / f"{number:0{digits}}-{one.path.name}")
+        _link(one.path, staged / PHOTOS / _numbered(f"{number:0{digits}}-", one.path.name))
+
+
+LONGEST_NAME = 255
+"""Bytes, on nearly every file system."""
+
+
+def _numbered(number: str, name: str) -> str:
+    """The number and the name; of one that would be too long, its beginning and its ending."""
+    stem, ending = os.path.splitext(name)
+    room = LONGEST_NAME - len(os.fsencode(number + ending))
+    inside = os.fsencode(stem)
+    kept = stem if len(inside) <= room else inside[: max(0, room)].decode("utf-8", "ignore")
+    return number + kept + ending
 
 
 def _link(photo: Path, place: Path) -> None:

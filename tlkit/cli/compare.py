@@ -30,8 +30,8 @@ def command(heads: tuple[str, ...], out: str | None, weights: str, options: Comp
     """Hold run folders or head files against each other, on the same images.
 
     Which is right more often, by how much, and whether that could be chance: McNemar's exact test
-    of each two, corrected for their number (Holm), and 95 % intervals of the differences (paired
-    bootstrap). What each costs, in turns on this machine. The page in --out shows the photos that
+    of each two, corrected for their number (Holm), and 95 % intervals of the differences, paired.
+    What each costs, in turns on this machine. The page in --out shows the photos that
     they disagree on. The heads of a cross-validation count as one.
 
     \b
