@@ -183,6 +183,24 @@ def test_images_are_read_while_the_engine_is_made(colours, monkeypatch):
     assert torch.equal(every(bank), every(filled(colours, views=1, preset="none")[3]))
 
 
+def test_of_more_rows_than_the_cache_may_hold_the_oldest_go(tmp_path, counted, monkeypatch):
+    first, second = (make_folder(tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    monkeypatch.setattr(cache, "limit", lambda: 2000)  # 24 rows of 52 bytes are 1248
+    for folder in (first, second):
+        filled(folder, views=1, preset="none")
+        gc.collect()
+    counted.clear()
+    filled(second, views=1, preset="none")
+    assert counted == []
+    gc.collect()
+    bank = filled(first, views=1, preset="none")[3]
+    assert sum(counted) == 24
+    # Rows that are being used stay, however many there are.
+    filled(second, views=1, preset="none")
+    assert sum(counted) == 24
+    assert len(every(bank)) == 24
+
+
 def test_nothing_is_kept_where_nothing_is_to_be(colours, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     bank = filled(colours, views=1, keep=False)[3]

@@ -53,7 +53,7 @@ from tlkit.model.engine import (
 )
 from tlkit.ranks import here
 from tlkit.train.events import Note, Tick
-from tlkit.train.store import KEY, KEY_BYTES, Store
+from tlkit.train.store import KEY, KEY_BYTES, Store, trim
 from tlkit.weights import digest
 
 BATCH = 32
@@ -410,7 +410,8 @@ def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[st
 
 
 def _entry(about: Mapping[str, str], answer: Tensor, same: float) -> FileLock | None:
-    """The cache's folder for rows of this kind, held; emptied if they were made by other code.
+    """The cache's folder for rows of this kind, held; emptied if they were made by other code, and
+    without the oldest of them if there are more than the cache may hold.
 
     None where another process is using what other code has made.
 
@@ -426,6 +427,9 @@ def _entry(about: Mapping[str, str], answer: Tensor, same: float) -> FileLock | 
             return None
         with disk_errors(folder):
             cache.delete(folder)
+    elif not cache.is_held(folder):
+        # All folders on one backbone meet here: else it would grow for ever.
+        trim(folder, cache.limit())
     held = cache.begin(folder, about)
     if not kept.exists():
         file = io.BytesIO()

@@ -177,6 +177,25 @@ class Store:
         self._sorted = None
 
 
+def trim(folder: Path, most: int) -> None:
+    """Delete the oldest segments until all have at most so many bytes. Raises `DiskError`.
+
+    For a folder that nobody reads or writes.
+    """
+    segments = []
+    with disk_errors(folder):
+        for keys in sorted(folder.glob("*.keys")):
+            files = [one for one in (keys, keys.with_suffix(".rows")) if one.exists()]
+            segments.append((files, sum(one.stat().st_size for one in files)))
+        total = sum(size for _, size in segments)
+        for files, size in segments:
+            if total <= most:
+                return
+            for one in files:
+                one.unlink(missing_ok=True)
+            total -= size
+
+
 def _behind_each_other(places: NDArray[np.int64]) -> bool:
     return bool((np.diff(places) == 1).all())
 
