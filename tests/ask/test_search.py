@@ -109,7 +109,7 @@ def test_photos_are_decoded_once_for_all_candidates(small, monkeypatch):
         return own(data, at_least_px=at_least_px)
 
     monkeypatch.setattr("tlkit.data.images.decode", counted)
-    found = tlkit.search(small, backbone="tiny,tiny=none,resnet20")
+    found = tlkit.search(small, backbone="tiny,tiny=none,resnet20", on_bad="skip")
     chosen = sum(one.photos for one in [found.best.score])
     assert len(decoded) == chosen + found.judged.images
 
@@ -176,6 +176,18 @@ def test_unreadable_images_end_it_or_are_left_out(small, tmp_path):
     found = tlkit.search(folder, backbone="tiny,tiny=none", on_bad="skip")
     assert len(found.bad) == 4
     assert found.best.score.photos + found.judged.images == 26
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_an_unreadable_image_is_told_before_any_time_is_spent(tmp_path, monkeypatch, part):
+    folder = make_folder(tmp_path / "some", per_class=10, size=(40, 40))
+    whole = Parts(train=scan_parts(folder).train, val=None, test=None)
+    (broken, *_) = getattr(split(whole, val_fraction=0.2, seed=0), part).paths
+    broken.write_bytes(b"nothing")
+    monkeypatch.setattr(module, "enter", lambda *given: pytest.fail("a candidate was tried"))
+    with pytest.raises(ImageError, match="1 unreadable image") as caught:
+        tlkit.search(folder, backbone="tiny")
+    assert str(broken) in caught.value.found
 
 
 def test_groups_are_not_learnt_from_and_judged_by(tmp_path):

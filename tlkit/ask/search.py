@@ -27,7 +27,7 @@ from tlkit.ask.clock import Clock, OutOfTime, seconds_of
 from tlkit.ask.trial import Entrant, Score, behind, crossed, enter
 from tlkit.card import versions
 from tlkit.data.folder import Catalog, Parts, scan_parts
-from tlkit.data.images import BadImage
+from tlkit.data.images import BadImage, refuse
 from tlkit.data.pixels import Room, Shared
 from tlkit.data.split import Splits, folds, groups, split
 from tlkit.errors import (
@@ -46,6 +46,7 @@ from tlkit.options import FitOptions, SearchOptions, declared, own_parameters, s
 from tlkit.report.plots import front
 from tlkit.steps import finish
 from tlkit.train.events import Event, Note, Tick
+from tlkit.train.feeds import readable
 
 FOLDS = 5
 FIRST = 60
@@ -185,6 +186,8 @@ def search_events(
     _refuse_few(nested.train)
     tried, left = candidates(options)
     yield from _beginning(parts, nested, tried, left)
+    if options.on_bad == "error":
+        yield from _refuse_unreadable(nested, options)
     race = _Race(options, clock, nested, images=sum(map(len, parts.named.values())), heads=heads)
     race.left += left
     yield from race.run(tried)
@@ -208,6 +211,17 @@ def _beginning(
         yield Note(text=f"not looked at, so that it can judge the fit: {' and '.join(aside)}")
     if left:
         yield Note(text=f"not tried: {few([one.name for one in left])}")
+
+
+def _refuse_unreadable(nested: Splits, options: SearchOptions) -> Generator[Event, None, None]:
+    """Raise `ImageError` now: those that judge, and many that choose, are looked at last, when all
+    the time is spent.
+    """
+    found: list[BadImage] = []
+    for part in (nested.train, nested.val):
+        _, bad = yield from readable(part, workers=options.workers)
+        found += bad
+    refuse(found)
 
 
 def _refuse_few(chosen: Catalog) -> None:
