@@ -60,7 +60,7 @@ from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, Found, choose
 from tlkit.ranks import began_again, here
 from tlkit.report.plots import confusion, curves
-from tlkit.steps import Result, Tick, finish
+from tlkit.steps import Result, Tick, finish, passed
 from tlkit.tracking import Begun, Ended, tracked, tracker
 from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.events import Epoch, Event, Note
@@ -450,17 +450,15 @@ def _importing(
             importlib.import_module(one)
 
     begun = False
-    with contextlib.closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
-            if not begun and isinstance(step, Tick) and step.done:
-                begun = True
-                threading.Thread(target=work, name="tlkit-import", daemon=True).start()
-            yield step
+
+    def begin(step: Event) -> Iterator[Event]:
+        nonlocal begun
+        if not begun and isinstance(step, Tick) and step.done:
+            begun = True
+            threading.Thread(target=work, name="tlkit-import", daemon=True).start()
+        yield step
+
+    return passed(steps, begin)
 
 
 def _refuse_early(options: FitOptions) -> None:

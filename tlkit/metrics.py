@@ -200,12 +200,16 @@ def reliability(
     ]
 
 
+NORMAL_95 = 1.959963984540054
+"""The normal distribution has 95 % within so many standard deviations."""
+
+
 def wilson(right: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a share: Wilson 1927 (doi 10.1080/01621459.1927.10502953).
 
     scipy.stats has it too, and takes longer to import than a head on stored features to fit.
     """
-    z = 1.959963984540054
+    z = NORMAL_95
     share, odd = right / count, z * z / count
     middle = (share + odd / 2) / (1 + odd)
     width = z / (1 + odd) * math.sqrt(share * (1 - share) / count + odd / (4 * count))

@@ -6,7 +6,7 @@ Such work is a generator: the caller shows the steps, or stops between any two.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,6 +21,23 @@ class Tick:
     what: str
     done: int
     total: int
+
+
+def passed(
+    steps: Generator[Step, None, Result], change: Callable[[Step], Iterable[Step]]
+) -> Generator[Step, None, Result]:
+    """Pass on what `change` makes of each step; what the generator returns.
+
+    It is closed with this one, or by what `change` raises.
+    """
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            yield from change(step)
 
 
 def finish(

@@ -15,12 +15,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from tlkit.errors import OptionError, briefly, pick
+from tlkit.steps import Result, passed
 from tlkit.train.events import Epoch, Event, FoldScore, Note
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,17 +114,15 @@ def tracked(
     try:
         _begin(tell, begun)
         step = -1
-        with contextlib.closing(events):
-            while True:
-                try:
-                    event = next(events)
-                except StopIteration as stop:
-                    result: Result = stop.value
-                    break
-                yield event
-                if isinstance(event, Epoch | FoldScore):
-                    step = max(step + 1, event.number)
-                    yield from note(Numbers(step=step, values=_numbers(event)))
+
+        def tell_too(event: Event) -> Iterator[Event]:
+            nonlocal step
+            yield event
+            if isinstance(event, Epoch | FoldScore):
+                step = max(step + 1, event.number)
+                yield from note(Numbers(step=step, values=_numbers(event)))
+
+        result = yield from passed(events, tell_too)
     except BaseException as error:
         stopped = isinstance(error, GeneratorExit | KeyboardInterrupt)
         how: Literal["failed", "stopped"] = "stopped" if stopped else "failed"

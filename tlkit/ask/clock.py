@@ -6,16 +6,12 @@ any two of them.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from collections.abc import Generator
-from typing import TypeVar
+from collections.abc import Generator, Iterator
 
 from tlkit.errors import OptionError
-
-Step = TypeVar("Step")
-Result = TypeVar("Result")
+from tlkit.steps import Result, Step, passed
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -45,16 +41,13 @@ class Clock:
         self, steps: Generator[Step, None, Result], *, keep: float = 0.0
     ) -> Generator[Step, None, Result]:
         """The same steps, until only `keep` seconds are left: then `OutOfTime` is raised."""
-        with contextlib.closing(steps):
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as end:
-                    result: Result = end.value
-                    return result
-                yield step
-                if self.left <= keep:
-                    raise OutOfTime
+
+        def in_time(step: Step) -> Iterator[Step]:
+            yield step
+            if self.left <= keep:
+                raise OutOfTime
+
+        return passed(steps, in_time)
 
 
 def seconds_of(text: str) -> float:

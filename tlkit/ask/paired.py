@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit.metrics import NORMAL_95
+
 Floats = NDArray[np.float64]
 
 DRAWS = 5000
@@ -23,9 +25,6 @@ NUMBERS = 1 << 22
 """That are drawn at once."""
 
 POWER, LEVEL = 0.8, 0.05
-
-NORMAL = 1.959964
-"""The normal distribution has 95 % within so many standard deviations."""
 
 
 def mcnemar(one_alone: int, other_alone: int) -> float:
@@ -51,7 +50,7 @@ def accuracy_interval(one_alone: int, other_alone: int, images: int) -> tuple[fl
     one, other, count = one_alone + 0.5, other_alone + 0.5, images + 2
     middle = (one - other) / count
     error = math.sqrt(one + other - (one - other) ** 2 / count) / count
-    return max(-1.0, middle - NORMAL * error), min(1.0, middle + NORMAL * error)
+    return max(-1.0, middle - NORMAL_95 * error), min(1.0, middle + NORMAL_95 * error)
 
 
 def interval(differences: Floats, *, seed: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_by
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import FitOptions, SearchOptions, declared, own_parameters, signature
 from tlkit.report.plots import front
-from tlkit.steps import finish
+from tlkit.steps import Result, finish, passed
 from tlkit.train.events import Event, Note, Tick
 from tlkit.train.feeds import readable
 
@@ -623,19 +623,9 @@ def _asked(options: SearchOptions) -> dict[str, Any]:
     }
 
 
-Result = TypeVar("Result")
-
-
 def _ticks(steps: Generator[Event, None, Result]) -> Generator[Event, None, Result]:
     """The same without notes: what each engine is, and why, would be told for every candidate."""
-    while True:
-        try:
-            event = next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        if isinstance(event, Tick):
-            yield event
+    return passed(steps, lambda event: [event] if isinstance(event, Tick) else [])
 
 
 def _told(error: Exception) -> str:

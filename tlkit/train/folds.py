@@ -29,6 +29,7 @@ from tlkit.model.assemble import Cut
 from tlkit.model.build import build, weight_sets
 from tlkit.model.device import Compute, compute_on
 from tlkit.options import FitOptions
+from tlkit.steps import passed
 from tlkit.train.bank import Bank, none_readable
 from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.cross import class_weights_for
@@ -52,6 +53,7 @@ from tlkit.train.run import (
     prepare,
     refuse_gone,
     train,
+    views_computed,
     views_kept,
 )
 from tlkit.weights import Weights
@@ -156,17 +158,15 @@ def _told_once(
     events: Generator[Event, None, Trained], told: set[str], where: str
 ) -> Generator[Event, None, Trained]:
     """The same events; a note that another fold had too is not repeated."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            trained: Trained = end.value
-            return trained
+
+    def once(event: Event) -> Iterator[Event]:
         if isinstance(event, Note):
             if event.text in told:
-                continue
+                return
             told.add(event.text)
         yield replace(event, what=f"{where}, {event.what}") if isinstance(event, Tick) else event
+
+    return passed(events, once)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +209,7 @@ def _fill(
     options, cut = phase.options, phase.cut
     plain = augmentation("none", cut.model.spec, options.seed)
     kept_views = views_kept(options, phase.augment)
-    each = kept_views + (phase.augment.distinct is None)
-    images = len(whole) * each + (0 if test is None else len(test))
+    images = views_computed(kept_views, phase.augment, whole, test)
     runs = extractor_for(options, cut, compute, images)
     views = yield from runs.fill(whole, phase.augment, views=kept_views, what="features")
     first = views

@@ -490,9 +490,7 @@ def _from_whole(
     options, cut, augment = phase.options, phase.cut, phase.augment
     views = views_kept(options, augment)
     plain = augmentation("none", cut.model.spec, options.seed)
-    # The plain views too, where they are not what the training looks at anyway.
-    each = views + (augment.distinct is None)
-    images = len(whole) * each + (0 if tested is None else len(tested))
+    images = views_computed(views, augment, whole, tested)
     runs = extractor_for(options, cut, compute, images)
     learn = yield from runs.fill(whole, augment, views=views, what="features, train")
     judged = learn
@@ -522,6 +520,14 @@ def extractor_for(options: FitOptions, cut: Cut, compute: Compute, images: int) 
 def views_kept(options: FitOptions, augment: Augmentation) -> int:
     """Views of each image in the bank: no more than there are different ones."""
     return options.views if augment.distinct is None else min(options.views, augment.distinct)
+
+
+def views_computed(kept: int, augment: Augmentation, whole: Catalog, tested: Catalog | None) -> int:
+    """Views of all images: those kept of each to learn from, the plain ones where they are not
+    among them, and those of the test part.
+    """
+    each = kept + (augment.distinct is None)
+    return len(whole) * each + (0 if tested is None else len(tested))
 
 
 def bank_course(
