@@ -34,6 +34,7 @@ stress: $(READY)  ## break files and fits on purpose, a short count of each
 	$(BIN)/python tests/stress/kills.py --count 4
 	$(BIN)/python tests/stress/nodes.py --count 2
 	$(BIN)/python tests/stress/sorting.py --count 10
+	$(BIN)/python tests/stress/flood.py --seconds 10
 
 check: lint test  ## lint and test
 

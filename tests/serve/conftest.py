@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 
 import pytest
-import uvicorn
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
@@ -17,7 +16,7 @@ from tlkit.classifier import load
 from tlkit.cli import main
 from tlkit.options import PredictOptions, ServeOptions
 from tlkit.serve.app import app_of, service
-from tlkit.serve.listen import address_of, bound
+from tlkit.serve.listen import address_of, bound, server_of
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +56,10 @@ def client(start):
 
 
 @contextlib.contextmanager
-def listening(served):
+def listening(served, limits=None):
     """The address of a server that runs in a thread."""
     with bound(replace(served.serving, port=0)) as place:
-        config = uvicorn.Config(app_of(served), lifespan="off", log_level="error")
-        server = uvicorn.Server(config)
+        server = server_of(served, limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
         thread.start()
         try:
@@ -74,10 +72,16 @@ def listening(served):
 
 
 @pytest.fixture
-def address(start, loopback):
-    """The same, on a socket of this machine."""
+def listen(loopback):
+    """What `start` has made, on a socket of this machine: its address."""
     with contextlib.ExitStack() as ends:
-        yield lambda *args, **named: ends.enter_context(listening(start(*args, **named)))
+        yield lambda served, limits=None: ends.enter_context(listening(served, limits))
+
+
+@pytest.fixture
+def address(start, listen):
+    """The same, started with these options."""
+    return lambda *args, limits=None, **named: listen(start(*args, **named), limits)
 
 
 @pytest.fixture

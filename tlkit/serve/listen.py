@@ -17,8 +17,12 @@ import uvicorn
 from tlkit.errors import OptionError
 from tlkit.options import ServeOptions
 from tlkit.serve.app import Service, app_of
-
-BACKLOG = 2048
+from tlkit.serve.connections import (
+    BACKLOG,
+    ConnectionLimits,
+    bounded_connections,
+    max_connections,
+)
 
 
 def bound(serving: ServeOptions) -> socket.socket:
@@ -43,17 +47,26 @@ def address_of(place: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(served: Service, place: socket.socket) -> bool:
-    """Answer until a signal comes. Whether what was under way was then waited for."""
+def server_of(served: Service, limits: ConnectionLimits | None = None) -> uvicorn.Server:
+    """Make the server, with limits for what the process may open where none are given."""
+    limits = limits or ConnectionLimits(max_connections=max_connections())
     config = uvicorn.Config(
         app_of(served),
+        http=bounded_connections(limits),
+        ws="none",
+        backlog=BACKLOG,
         lifespan="off",
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(served.serving.timeout) + 1,
     )
-    server = uvicorn.Server(config)
+    return uvicorn.Server(config)
+
+
+def listen(served: Service, place: socket.socket) -> bool:
+    """Answer until a signal comes. Whether what was under way was then waited for."""
+    server = server_of(served)
     try:
         with _signals():
             server.run(sockets=[place])
