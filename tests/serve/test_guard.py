@@ -41,6 +41,20 @@ def test_a_page_of_another_site_is_refused_and_nobody_is_told_to_share(client, p
     assert not [one for one in own.headers if one.startswith("access-control")]
 
 
+@pytest.mark.parametrize("path", ["/", "/api/head", "/api/predict", "/health/live", "/metrics"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
+def test_what_a_browser_sends_for_another_sites_page_is_refused(client, path, site):
+    for method in ("get", "post"):
+        answer = getattr(client(), method)(path, headers={"Sec-Fetch-Site": site})
+        assert answer.status_code == 403
+        assert answer.json()["found"] == f"Sec-Fetch-Site: {site}"
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_the_own_page_and_a_typed_address_are_welcome(client, site):
+    assert client().get("/api/head", headers={"Sec-Fetch-Site": site}).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/static/page.js", "/api/head", "/nothing", "/metrics"])
 def test_every_response_has_the_headers_that_protect_the_page(client, path):
     headers = client().get(path).headers
@@ -144,10 +158,21 @@ def test_more_than_can_wait_shall_come_again(start, photos, send, busy, limit):
     late = asked.post("/api/predict", files=send(photos[1]))
     assert late.status_code == 429
     assert late.headers["retry-after"] == "1"
+    counted = 'tlkit_requests_total{path="/api/predict",status="429"} 1.0'
+    assert counted in asked.get("/metrics").text
     go.set()
     first.join()
     assert found[0].status_code == 200
     assert asked.post("/api/predict", files=send(photos[1])).status_code == 200
+
+
+def test_requests_for_unknown_paths_are_counted_together(client):
+    asked = client()
+    for path in ("/nothing", "/api/nothing", "/api/predict/"):
+        asked.get(path)
+    told = asked.get("/metrics").text
+    assert 'path="other",status="404"} ' in told
+    assert "nothing" not in told
 
 
 def test_what_takes_too_long_is_given_up_and_the_next_is_answered(start, photos, send, busy):

@@ -258,7 +258,8 @@ def app_of(served: Service) -> ASGIApp:
         return FileResponse(STATIC / "index.html")
 
     api.mount("/static", StaticFiles(directory=STATIC))
-    return guarded(api, served.serving, served.token, served.metrics)
+    paths = {"/", "/openapi.json", *api.openapi()["paths"]}
+    return guarded(api, served.serving, served.token, served.metrics, paths=paths)
 
 
 def _security(served: Service) -> list[Any]:

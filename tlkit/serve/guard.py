@@ -3,7 +3,7 @@
 In: an ASGI application. Out: the same, behind these rules:
 
     on a loopback address      the Host is one of its names (against DNS rebinding)         400
-    from a page                the page is this server's own: no CORS                       403
+    from a page                the page is this server's own: no CORS, and no link there    403
     where there is a token     it is in the Authorization header, but for page and health   401
     a body                     is one of forms with files, of limited size             415, 413
     all requests together      are limited in number and in bytes                           429
@@ -16,7 +16,7 @@ import hmac
 import ipaddress
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -48,6 +48,10 @@ GUARDED = ("/api/", "/metrics", "/openapi.json")
 
 TAKING = ("/api/predict", "/api/explain")
 """What takes images."""
+
+OWN_PAGE = ("same-origin", "none")
+"""Values of Sec-Fetch-Site (W3C Fetch Metadata) of the server's own page, and of an address that
+the user has typed. A browser sends no Origin with some requests of other sites' pages, but this."""
 
 SHORTEST_TOKEN = 16
 
@@ -84,8 +88,18 @@ def check_token(host: str, token: str) -> None:
         )
 
 
-def guarded(app: ASGIApp, serving: ServeOptions, token: str, metrics: Metrics) -> ASGIApp:
-    """The application behind the rules, its responses counted and with the headers."""
+def guarded(
+    app: ASGIApp,
+    serving: ServeOptions,
+    token: str,
+    metrics: Metrics,
+    *,
+    paths: Collection[str] = (),
+) -> ASGIApp:
+    """The application behind the rules, its responses counted and with the headers.
+
+    Responses are counted by `paths`, others together: a client could name any number of paths.
+    """
     bodies = _Bodies(serving, metrics)
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,8 +126,7 @@ def guarded(app: ASGIApp, serving: ServeOptions, token: str, metrics: Metrics) -
             if not status:
                 await response(error)(scope, receive, answer)
         finally:
-            route = scope.get("route")
-            path = getattr(route, "path", "other")
+            path = scope["path"] if scope["path"] in paths else "other"
             metrics.requests.labels(path, status or "none").inc()
             metrics.seconds.labels(path).observe(time.perf_counter() - began)
 
@@ -132,11 +145,10 @@ def _must_be_welcome(scope: Scope, serving: ServeOptions, token: str) -> None:
         )  # fmt: skip
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != host:
-        raise refused(
-            HTTPStatus.FORBIDDEN, "another site's page cannot ask here",
-            found=f"Origin: {origin}", expected=f"a page of {host}, or a program",
-            do="open the server's own page; a proxy before it must pass the Host on",
-        )  # fmt: skip
+        raise _from_another_site(f"Origin: {origin}", host)
+    site = headers.get("sec-fetch-site", "none").strip().lower()
+    if site not in OWN_PAGE:
+        raise _from_another_site(f"Sec-Fetch-Site: {site}", host)
     if token and scope["path"].startswith(GUARDED):
         given = headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(given[2].encode(), token.encode())
@@ -148,6 +160,15 @@ def _must_be_welcome(scope: Scope, serving: ServeOptions, token: str) -> None:
                 do="send the token that the server was started with",
                 **{"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
+
+
+def _from_another_site(sent: str, host: str) -> HTTPException:
+    return refused(
+        HTTPStatus.FORBIDDEN, "another site's page cannot ask here",
+        found=sent, expected=f"a page of {host}, or a program",
+        do=f"type {host or 'the address'} into the browser instead of following a link; a proxy "
+        "before the server must pass the Host on",
+    )  # fmt: skip
 
 
 async def _in_time(app: ASGIApp, scope: Scope, body: _Body, send: Send, timeout: float) -> None:
