@@ -9,9 +9,11 @@ What the work finds wrong ends the job, with its own words; it would be found wr
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -36,6 +38,10 @@ MOST_TRIES = 10
 """Of one shard, whose process or machine was lost each time; then the shard itself is to blame."""
 
 KNOCK_S = 10.0
+
+CLUSTERS_ELSEWHERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's variable; where it is 0, which it is by default on Windows and macOS, its servers listen on
+the loopback address alone."""
 
 MOST_BLOCKS = 10_000
 """Portions in which Ray Data hears of the shards."""
@@ -116,7 +122,7 @@ def do(
     if not shards:
         return
     if options.ray:
-        with _quiet(), _joined(options.ray):
+        with _own_cluster_is_private(options.ray), _quiet(), _joined(options.ray):
             yield from _by_ray(job, work, shards, options)
         return
     begun = work.begin(job)
@@ -312,7 +318,7 @@ def _joined(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    named = _cluster_named(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if not named:
         options["include_dashboard"] = False
@@ -329,9 +335,65 @@ def _joined(address: str) -> Iterator[None]:
             do="see that it runs (`ray status`) and has the same versions of Python and Ray",
         ) from error
     try:
+        if not named:
+            _check_loopback()
         yield
     finally:
         ray.shutdown()
+
+
+def _cluster_named(address: str) -> str:
+    """Return the address of the cluster to join; empty where tlkit starts one."""
+    return os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+
+
+@contextlib.contextmanager
+def _own_cluster_is_private(address: str) -> Iterator[None]:
+    """Keep a cluster that tlkit starts to this machine, and to those who have its token.
+
+    Whoever reaches Ray's servers runs code: by default they listen on all of a machine's addresses,
+    before Ray 2.59 without a token. The variables have to be there before Ray is imported.
+    """
+    ray = sys.modules.get("ray")
+    if _cluster_named(address) or (ray is not None and ray.is_initialized()):
+        yield
+        return
+    wanted = {CLUSTERS_ELSEWHERE: "0"}
+    if "RAY_AUTH_MODE" not in os.environ:
+        wanted["RAY_AUTH_MODE"] = "token"
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            # Otherwise Ray writes one into the home folder, which may be read-only.
+            wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        # Ray keeps the token that it has read: the next cluster may have another.
+        with contextlib.suppress(ImportError, AttributeError):
+            from ray._raylet import AuthenticationTokenLoader
+
+            AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _check_loopback() -> None:
+    """Raise `ClusterError` where the cluster that was just started listens on other addresses."""
+    import ray.util
+
+    address = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(address).is_loopback:
+        raise ClusterError(
+            "the Ray cluster on this machine can be reached from others",
+            found=f"Ray was imported before, and listens on {address}",
+            expected="127.0.0.1: whoever reaches Ray's servers can run code here",
+            do=f"set {CLUSTERS_ELSEWHERE}=0 before ray is imported, or start a cluster of your own "
+            "and name its address",
+        )
 
 
 def _knock(address: str) -> None:
