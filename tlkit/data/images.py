@@ -31,6 +31,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from tlkit import cores
 from tlkit.data.shards import find
 from tlkit.errors import FolderError, ImageError, OptionError, listing
 
@@ -335,6 +336,7 @@ def resize(image: Pixels, shorter_px: int, interpolation: str) -> Pixels:
     height, width = image.shape[:2]
     if min(height, width) == shorter_px:
         return image
+    cores.check_not_forked()
     # Here, so that a command that is refused has not waited for torch.
     import torch
     from torch.nn import functional

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tlkit import cores
 from tlkit.backbone import Backbone, Network, WeightSet
 from tlkit.errors import PluginError, TlkitError, briefly, pick
 from tlkit.model.assemble import Cut, assemble, cut
@@ -60,9 +61,10 @@ def build(
 
     `weights` stand in for the plan's where the caller has read them already. An `empty_head` takes
     no memory yet: it is on the device meta. What is random is a function of the plan's seed.
-    Raises `WeightsError`, `OptionError`, `UnknownName`, and `PluginError` for a plugin whose code
-    fails.
+    Raises `WeightsError`, `OptionError`, `UnknownName`, `PluginError` for a plugin whose code
+    fails, and `TlkitError` in a process that was forked from one that had computed.
     """
+    cores.check_not_forked()
 
     def make(width: int) -> nn.Module:
         # What a package's head is made of may not all be in the file.

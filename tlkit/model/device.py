@@ -44,7 +44,11 @@ class Compute:
         module.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload]
 
     def run(self, module: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-        """The module's output in fp32; gradients flow if the caller lets them."""
+        """The module's output in fp32; gradients flow if the caller lets them.
+
+        Raises `TlkitError` in a process that was forked from one that had computed.
+        """
+        cores.check_not_forked()
         inputs = self.send(inputs)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self._memory_format)
@@ -107,7 +111,10 @@ class Compute:
 
 
 def compute_on(device: str, precision: str, layout: str = "auto") -> Compute:
-    """What the options mean. Raises `OptionError` for a device that is not there."""
+    """What the options mean. Raises `OptionError` for a device that is not there, and `TlkitError`
+    in a process that was forked from one that had computed.
+    """
+    cores.check_not_forked()
     chosen = _device(device)
     if precision == "auto":
         precision = "bf16" if _has_bf16_units(chosen) else "fp32"

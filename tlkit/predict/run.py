@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tlkit import cache
+from tlkit import cache, cores
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.calibration import familiarity
@@ -132,6 +132,7 @@ class Standing:
         self, paths: Sequence[Path], source: Source | None = None
     ) -> Generator[tuple[Prediction, ...] | BadImage, None, None]:
         """For each path H predictions. `source` is asked for pixels that no disk has."""
+        cores.check_not_forked()
         ready, options = self.ready, self.options
         px = max(view.shorter_px for view in ready.views)
         read_ahead = stretches(
