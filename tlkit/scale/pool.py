@@ -376,16 +376,16 @@ def _own_cluster_is_private(address: str) -> Iterator[None]:
                 os.environ[name] = value
         # Ray keeps the token that it has read: the next cluster may have another.
         with contextlib.suppress(ImportError, AttributeError):
-            from ray._raylet import AuthenticationTokenLoader
+            import ray._raylet as core
 
-            AuthenticationTokenLoader.instance().reset_cache()
+            core.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 def _check_loopback() -> None:
     """Raise `ClusterError` where the cluster that was just started listens on other addresses."""
     import ray.util
 
-    address = ray.util.get_node_ip_address()
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     if not ipaddress.ip_address(address).is_loopback:
         raise ClusterError(
             "the Ray cluster on this machine can be reached from others",
