@@ -1,7 +1,8 @@
 """Images: from a file to RGB pixels, by one policy for every command.
 
 In: a path. Out: (H, W, 3) uint8, upright, or `Unreadable` with the reason.
-Next door: transforms.py (augmentation), batches.py (many at once).
+Next door: pillow.py (Pillow's own settings), transforms.py (augmentation), batches.py (many at
+once).
 
 The policy: EXIF orientation is applied, and one that cannot be read is none; transparency is laid
 on white; grey becomes three equal channels; 16-bit samples are divided by 257, so that white stays
@@ -18,23 +19,26 @@ import io
 import math
 import os
 import stat
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tlkit.data.pillow import by_own_rules
 from tlkit.data.shards import find
 from tlkit.errors import FolderError, ImageError, OptionError, listing
 
 Pixels = NDArray[np.uint8]
+
+Found = TypeVar("Found")
 
 POLICY = 2
 """The number of the policy: what was computed from pixels by another one is not used again."""
@@ -45,6 +49,9 @@ MOST_PIXELS = 89_478_485
 LARGEST_PIXEL = 8
 """Bytes: four channels of 16 bits."""
 
+ATTEMPTS = 100
+"""To decode an image while the program around sets Pillow's settings."""
+
 STRIP = 256
 """Rows that are converted at once."""
 
@@ -52,16 +59,6 @@ FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF",
 )  # fmt: skip
 """Of photos, as Pillow calls them; the last two are not in every Pillow."""
-
-# Pillow warns of broken tags, which do not matter here, and of images above its limit, where
-# `_refuse_large` decides and says so.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-# A file that is cut off must raise: a grey half would be learnt as if it were the photo.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-# One thread per image, many images at once: OpenCV's own threads would only compete.
-cv2.setNumThreads(1)
 
 
 class Unreadable(Exception):
@@ -92,21 +89,41 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
 
 def decode(data: bytes, *, at_least_px: int = 0) -> Pixels:
     """The same of what a file holds."""
-    try:
-        with _open(data) as image:
-            _refuse_large(image.size, at_least_px)
-            if image.format != "JPEG":
-                return _upright(image)
-            pixels = _plain_jpeg(data, image, _shrunk(image.size, at_least_px))
-            if pixels is None:
-                if at_least_px:
-                    image.draft(None, (2 * at_least_px, 2 * at_least_px))
-                pixels = _upright(image)
-            return pixels
-    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
-        raise
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        raise Unreadable(_reason(data, error)) from error
+
+    def pixels(image: Image.Image) -> Pixels:
+        if image.format != "JPEG":
+            return _upright(image)
+        found = _plain_jpeg(data, image, _shrunk(image.size, at_least_px))
+        if found is None:
+            if at_least_px:
+                image.draft(None, (2 * at_least_px, 2 * at_least_px))
+            found = _upright(image)
+        return found
+
+    return _opened(data, at_least_px, pixels)
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of the image in a file's bytes, as they are stored. Raises `Unreadable`."""
+    return _opened(data, 0, lambda image: image.size)
+
+
+def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found]) -> Found:
+    """What `look` makes of an image that is not too large. Raises `Unreadable`."""
+    for _ in range(ATTEMPTS):
+        try:
+            with by_own_rules() as undisturbed, _open(data) as image:
+                _refuse_large(image.size, at_least_px)
+                found = look(image)
+                if undisturbed():
+                    return found
+        except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
+            raise
+        except Warning:  # the program has just set that they are errors
+            continue
+        except Exception as error:  # decoders raise whatever the broken bytes lead them to
+            raise Unreadable(_reason(data, error)) from error
+    raise Unreadable("another thread changes Pillow's settings all the time")
 
 
 def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
@@ -131,14 +148,11 @@ def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
 
 def _scale(data: bytes, at_least_px: int) -> tuple[int, int]:
     """Width and height that what a file holds is decoded to. Raises `Unreadable`."""
-    try:
-        with _open(data) as image:
-            _refuse_large(image.size, at_least_px)
-            return _shrunk(image.size, at_least_px) if image.format == "JPEG" else image.size
-    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
-        raise
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        raise Unreadable(_reason(data, error)) from error
+
+    def scale(image: Image.Image) -> tuple[int, int]:
+        return _shrunk(image.size, at_least_px) if image.format == "JPEG" else image.size
+
+    return _opened(data, at_least_px, scale)
 
 
 def most_pixels() -> int:
@@ -147,8 +161,6 @@ def most_pixels() -> int:
     if not text:
         return MOST_PIXELS
     if text.isascii() and text.isdecimal() and int(text) > 0:
-        if Image.MAX_IMAGE_PIXELS is not None:  # as the user's program may have it
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
         return int(text)
     raise OptionError(
         "the limit of an image's pixels cannot be used",
@@ -203,14 +215,12 @@ def _refuse_large(size: tuple[int, int], at_least_px: int) -> None:
     most = most_pixels()
     width, height = size
     if width * height > most:
-        raise Unreadable(_too_large(f"{width} x {height}"))
+        raise Unreadable(
+            f"{width} x {height} are more than {most:,} pixels; TLKIT_MAX_PIXELS sets the limit"
+        )
     shorter = min(size)
     if shorter < at_least_px and max(size) * at_least_px**2 > most * shorter:
         raise Unreadable(f"{width} x {height} pixels are too narrow to be scaled to {at_least_px}")
-
-
-def _too_large(size: str) -> str:
-    return f"{size} are more than {most_pixels():,} pixels; TLKIT_MAX_PIXELS sets the limit"
 
 
 def _shrunk(size: tuple[int, int], at_least_px: int) -> tuple[int, int]:
@@ -246,6 +256,8 @@ def _orientation(image: Image.Image) -> int:
     """From 1 to 8; 1, which is upright, where the tag is none of these or cannot be read."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Warning:
+        raise
     except Exception:  # as many kinds of error as there are ways to break a table of tags
         return 1
     return found if found in UPRIGHT else 1
@@ -275,8 +287,6 @@ def _no_file(path: Path, error: Exception) -> str:
 
 
 def _reason(data: bytes, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return _too_large("its sides")
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows" if data else "empty file"
     return _briefly(error)
