@@ -128,7 +128,8 @@ def _set_products(value: str | tuple[str, ...]) -> None:
 def _libraries() -> tuple[Any, ...]:
     import torch
 
-    return torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    backends: Any = torch.backends
+    return backends.mkldnn.matmul, backends.cuda.matmul
 
 
 _torchs_aside = SetAside(_of_torch)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from tlkit.backbone import InputSpec
 from tlkit.cores import cores as count_cores
 from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
 from tlkit.data.transforms import plain
+from tlkit.settings import ProcessSetting, SetAside
 
 Seen = TypeVar("Seen")
 
@@ -34,6 +36,12 @@ AHEAD = 3
 
 MOST_PER_CORE = 8
 """Threads, where they mostly wait for a disk or a network."""
+
+
+# One thread per image, many images at once: OpenCV's own threads would only compete.
+_opencv_aside = SetAside(
+    lambda: (ProcessSetting(read=cv2.getNumThreads, write=cv2.setNumThreads, value=1),)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +146,7 @@ def stretches(
         while len(waiting) < most and (position := next(positions, None)) is not None:
             waiting.append((position, pool.submit(work, position)))
 
-    with contextlib.ExitStack() as pools:
+    with _opencv_aside, contextlib.ExitStack() as pools:
         pool = _pool(workers or cores, pools)
         positions = iter(range(len(paths)))
         for number, size in enumerate(sizes):

@@ -90,7 +90,7 @@ class _StandIns:
             for module, name, stand_in in STAND_INS:
                 own = getattr(module, name)
                 if not isinstance(own, stand_in):
-                    setattr(module, name, stand_in(own))  # type: ignore[abstract]
+                    setattr(module, name, stand_in(own))
             filters: Any = warnings.filters
             if not filters or filters[0] is not _FILTER:
                 self._remove_filter()
@@ -105,7 +105,7 @@ class _StandIns:
             for module, name, stand_in in STAND_INS:
                 there = getattr(module, name)
                 if isinstance(there, stand_in):
-                    setattr(module, name, there.own)  # type: ignore[attr-defined]
+                    setattr(module, name, there.own)
             self._remove_filter()
 
     def _remove_filter(self) -> None:
