@@ -446,10 +446,42 @@ def test_of_a_file_that_is_too_long_for_an_image_nothing_is_read(tmp_path, monke
     from tlkit.data.names import Names, Paths
 
     monkeypatch.setenv("TLKIT_MAX_PIXELS", "1000")
-    monkeypatch.setattr("tlkit.data.digests.contents", lambda path: pytest.fail("it was read"))
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(8001)
+    monkeypatch.setattr(Path, "open", lambda path, *how: pytest.fail("it was read"))
     (found,) = digests(Paths(tmp_path, Names.of(["huge.jpg"])))
     assert len(found.tobytes()) == 16
     with pytest.raises(Unreadable, match="8,001 bytes, and an image may have 8,000"):
         read(tmp_path / "huge.jpg")
+
+
+def test_a_file_that_is_written_to_meanwhile_is_read_in_one_state(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old" * 1000)
+    fstat, times = os.fstat, []
+
+    def written_to(number):
+        times.append(1)
+        if len(times) == 2:  # when it has been read
+            path.write_bytes(b"new one" * 1000)
+        return fstat(number)
+
+    monkeypatch.setattr(module.os, "fstat", written_to)
+    found = module.content(path)
+    assert found.data == b"new one" * 1000
+    assert found.state == (*module.state_of(path.stat()), 0)
+    assert len(times) == 4
+
+
+def test_a_file_that_is_written_to_all_the_time_is_unreadable(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"")
+    fstat = os.fstat
+
+    def written_to(number):
+        path.write_bytes(path.read_bytes() + b"more")
+        return fstat(number)
+
+    monkeypatch.setattr(module.os, "fstat", written_to)
+    with pytest.raises(Unreadable, match="written to all the time"):
+        read(path)

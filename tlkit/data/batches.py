@@ -29,6 +29,7 @@ from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
 from tlkit.data.transforms import plain
 from tlkit.settings import ProcessSetting, SetAside
 
+Raw = TypeVar("Raw")
 Seen = TypeVar("Seen")
 
 AHEAD = 3
@@ -79,10 +80,12 @@ def batches(
         seen = look(image, position)
         return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
 
+    def pixels(position: int) -> Pixels:
+        return read(paths[position], at_least_px=at_least_px)
+
     read_ahead = stretches(
-        paths, stackable, sizes=sizes, at_least_px=at_least_px, source=source, workers=workers,
-        ahead=ahead,
-    )  # fmt: skip
+        paths, stackable, sizes=sizes, source=source or pixels, workers=workers, ahead=ahead
+    )
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             yield _collect(stretch)
@@ -111,31 +114,26 @@ def plain_views(
 
 def stretches(
     paths: Sequence[Path],
-    look: Callable[[Pixels, int], Seen],
+    look: Callable[[Raw, int], Seen],
     *,
     sizes: Sequence[int],
-    at_least_px: int = 0,
-    source: Callable[[int], Pixels] | None = None,
+    source: Callable[[int], Raw],
     workers: int = 0,
     ahead: int = 0,
 ) -> Generator[list[tuple[int, Seen | BadImage]], None, None]:
     """Position and what `look(image, position)` made of each image, or why it is unreadable.
 
-    `sizes`, `source`, threads, order, `ahead` as for `batches`; what is seen may differ in shape.
+    `sizes`, threads, order, `ahead` as for `batches`. What `source` gives may be anything, such as
+    the bytes of a file, and what is seen may differ in shape.
     """
     cores = count_cores()
     took: deque[tuple[float, float]] = deque(maxlen=4096)
     waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
 
-    def pixels(position: int) -> Pixels:
-        if source is not None:
-            return source(position)
-        return read(paths[position], at_least_px=at_least_px)
-
     def work(position: int) -> Seen | BadImage:
         began = time.perf_counter(), time.thread_time()
         try:
-            return look(pixels(position), position)
+            return look(source(position), position)
         except Unreadable as error:
             return BadImage(path=paths[position], reason=str(error))
         finally:

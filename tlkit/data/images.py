@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tlkit.data.pillow import by_own_rules
-from tlkit.data.shards import find
+from tlkit.data.shards import find, state_of
 from tlkit.errors import FolderError, ImageError, OptionError, listing
 
 Pixels = NDArray[np.uint8]
@@ -50,7 +50,7 @@ LARGEST_PIXEL = 8
 """Bytes: four channels of 16 bits."""
 
 ATTEMPTS = 100
-"""To decode an image while the program around sets Pillow's settings."""
+"""To read a file that is being written to, and to decode while Pillow's settings are being set."""
 
 STRIP = 256
 """Rows that are converted at once."""
@@ -73,6 +73,16 @@ class BadImage:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What an image's file holds, from one read."""
+
+    data: bytes
+    state: tuple[int, int, int, int, int]
+    """Of the very file that was read: inode, bytes, the times of content and inode in ns, and the
+    place in a shard."""
+
+
 def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     """The upright RGB pixels of a file: (H, W, 3) uint8.
 
@@ -80,11 +90,7 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     side keeps twice that many pixels. Raises `Unreadable`, also for an image of more than
     `most_pixels()`, or one so narrow that it would have more with a shorter side of `at_least_px`.
     """
-    try:
-        data = _bytes(path)
-    except (OSError, ValueError, FolderError) as error:
-        raise Unreadable(_no_file(path, error)) from error
-    return decode(data, at_least_px=at_least_px)
+    return decode(content(path).data, at_least_px=at_least_px)
 
 
 def decode(data: bytes, *, at_least_px: int = 0) -> Pixels:
@@ -126,16 +132,12 @@ def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found])
     raise Unreadable("another thread changes Pillow's settings all the time")
 
 
-def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
-    """For each of these `at_least_px` the pixels that `read` gives, those that are equal once.
+def decode_each(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
+    """For each of these `at_least_px` the pixels that `decode` gives, those that are equal once.
 
-    The file is read once, and decoded once for each scale that is called for. Raises `Unreadable`
-    where any of the sizes does.
+    The data is decoded once for each scale that is called for. Raises `Unreadable` where any of the
+    sizes does.
     """
-    try:
-        data = _bytes(path)
-    except (OSError, ValueError, FolderError) as error:
-        raise Unreadable(_no_file(path, error)) from error
     found: dict[tuple[int, int], Pixels] = {}
     each: dict[int, Pixels] = {}
     for px in sorted(sizes, reverse=True):
@@ -170,29 +172,45 @@ def most_pixels() -> int:
     )
 
 
-def _bytes(path: Path) -> bytes:
-    """All of a file. A pipe would never end, and a device might not either."""
-    member = find(path)
-    if member is not None:
+def content(path: Path) -> Content:
+    """All of an image's file, in one state of it. Raises `Unreadable`."""
+    try:
+        member = find(path)
+        if member is None:
+            return _one_state(path)
         _refuse_long(member.size)
-        return member.read()
-    status = path.stat()
+        # A shard's own size says nothing of an image in it.
+        state = (member.state[0], member.size, *member.state[2:], member.begin)
+        return Content(data=member.read(), state=state)
+    except (OSError, ValueError, FolderError) as error:
+        raise Unreadable(_no_file(path, error)) from error
+
+
+def _one_state(path: Path) -> Content:
+    """All of a file of its own: of one that is written meanwhile, half may be the old content."""
+    # Before it is opened: a pipe would never end, and a device might not either.
+    _refuse_no_file(path.stat())
+    for _ in range(ATTEMPTS):
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            _refuse_no_file(before)
+            data = file.read()
+            if state_of(before) == state_of(os.fstat(file.fileno())):
+                return Content(data=data, state=(*state_of(before), 0))
+    raise Unreadable("it is being written to all the time")
+
+
+def _refuse_no_file(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise Unreadable("a folder")
     if not stat.S_ISREG(status.st_mode):
         raise Unreadable("no file, but a pipe, a socket or a device")
     _refuse_long(status.st_size)
-    return path.read_bytes()
-
-
-def too_long(size: int) -> bool:
-    """Whether a file of so many bytes has more than an image may have."""
-    return size > LARGEST_PIXEL * most_pixels()
 
 
 def _refuse_long(size: int) -> None:
-    if too_long(size):
-        most = LARGEST_PIXEL * most_pixels()
+    most = LARGEST_PIXEL * most_pixels()
+    if size > most:
         raise Unreadable(f"{size:,} bytes, and an image may have {most:,}")
 
 
