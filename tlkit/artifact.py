@@ -24,6 +24,7 @@ from tlkit.errors import HeadFileError, OptionError, UnknownName, briefly, listi
 from tlkit.files import write_bytes
 from tlkit.options import FitOptions
 from tlkit.plugins import choose, find
+from tlkit.settings import with_own_settings
 from tlkit.weights import digest, digest_of_bytes, unread
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def inspect(path: Path) -> Inspected:
     return Inspected(card=card, tensors=entries, size=size)
 
 
+@with_own_settings
 def load(path: Path, *, weights: str = "") -> Head:
     """A head on its backbone. `weights` is the file for a head that was fitted on a weight file.
 
@@ -182,6 +184,7 @@ def load(path: Path, *, weights: str = "") -> Head:
     return Head(card=card, model=built.cut.model, path=path, cut=built.cut)
 
 
+@with_own_settings
 def load_all(paths: Sequence[Path], *, weights: str = "") -> tuple[Head, ...]:
     """Heads from at least one file; `weights` serves those that were fitted on a weight file."""
     takers = [needs_file(read_card(path)) for path in paths]

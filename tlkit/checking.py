@@ -20,6 +20,7 @@ from tlkit.data.shards import find
 from tlkit.errors import OptionError, RunFolderError, listing, pick
 from tlkit.options import CheckOptions, own_parameters, signature
 from tlkit.report.labels import suspects
+from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
 
 
@@ -37,6 +38,7 @@ check.__signature__ = signature(  # type: ignore[attr-defined]
 )
 
 
+@with_own_settings
 def check_events(
     folder: str | Path, options: CheckOptions | None = None
 ) -> Generator[Tick, None, Audit]:

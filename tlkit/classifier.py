@@ -24,6 +24,7 @@ from tlkit.predict.ensemble import match, predict, settle
 from tlkit.predict.run import Prediction
 from tlkit.report.evaluation import judge
 from tlkit.runs import Paths, as_paths, head_files
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 
 
@@ -66,6 +67,7 @@ class Classifier:
         """The same one by one, at constant memory."""
         return predict(self.heads, find_images(as_paths(paths)), PredictOptions.of(options))
 
+    @with_own_settings
     def evaluate(self, folder: str | Path, **options: Any) -> Evaluation:
         """Scores on a folder of class folders (or the test part of a folder that has parts).
 
@@ -75,6 +77,7 @@ class Classifier:
         judged, _ = finish(judge(self.heads, scan_for_judging(Path(folder)), looking))
         return judged.together
 
+    @with_own_settings
     def learn_weights(self, folder: str | Path, **options: Any) -> str:
         """The `head_weights` with which several heads have the lowest mean log loss on a folder.
 

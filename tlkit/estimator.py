@@ -45,6 +45,7 @@ from tlkit.fitting import fit_parts
 from tlkit.model.device import Compute, compute_on
 from tlkit.options import Declared, FitOptions, declared
 from tlkit.plugins import choose
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.bank import extractor
 from tlkit.train.judge import bank_outputs, probabilities
@@ -95,6 +96,7 @@ class ImageClassifier(
         ]
     )
 
+    @with_own_settings
     def fit(self, X: Any, y: Any) -> ImageClassifier:
         """Fit a head on N images and their labels. Returns the estimator."""
         options = FitOptions.of({one.name: getattr(self, one.name) for one in PARAMETERS})
@@ -151,6 +153,7 @@ class ImageClassifier(
         check_is_fitted(self)
         write_bytes(Path(path), self._file)
 
+    @with_own_settings
     def _run(self, X: Any, *, up_to: int | None) -> Tensor:
         """(N, ...) of all parts of the network, or of those before `up_to`."""
         check_is_fitted(self)
@@ -184,6 +187,7 @@ class ImageClassifier(
         refuse(list(bank.bad))
         return bank_outputs(cut.trained[:up_to], compute, bank)
 
+    @with_own_settings
     def _loaded(self) -> tuple[Head, Compute]:
         """The head on its backbone: what was fitted here, or built again from the file."""
         if self._live is None:

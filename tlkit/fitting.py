@@ -60,6 +60,7 @@ from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, Found, choose
 from tlkit.ranks import began_again, here
 from tlkit.report.plots import confusion, curves
+from tlkit.settings import with_own_settings
 from tlkit.steps import Result, Tick, finish, passed
 from tlkit.tracking import Begun, Ended, tracked, tracker
 from tlkit.train.checkpoint import Checkpoints
@@ -93,6 +94,7 @@ class FitResult:
     wall_s: float
 
 
+@with_own_settings
 def fit_events(
     folder: str | Path,
     options: FitOptions | None = None,

@@ -19,6 +19,7 @@ from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_by
 from tlkit.options import FitOptions, SweepOptions, declared, own_parameters, signature
 from tlkit.plugins import choose
 from tlkit.report.plots import rate_range
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.events import Event
 from tlkit.train.range_test import RangeTest, range_test, refuse_idle_in_sweep
@@ -26,6 +27,7 @@ from tlkit.train.recipe import refuse_unknown
 from tlkit.train.run import ready
 
 
+@with_own_settings
 def find_lr_events(
     folder: str | Path,
     options: FitOptions | None = None,

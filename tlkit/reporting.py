@@ -49,6 +49,7 @@ from tlkit.predict.tta import views_of
 from tlkit.report.evaluation import look, warm
 from tlkit.report.page import written
 from tlkit.report.part import Policy, Subject
+from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
 from tlkit.train.events import Epoch
 
@@ -111,6 +112,7 @@ write_report.__signature__ = signature(  # type: ignore[attr-defined]
 )
 
 
+@with_own_settings
 def report_events(
     run: str | Path | None = None,
     folder: str | Path | None = None,

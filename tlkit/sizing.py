@@ -27,10 +27,12 @@ from tlkit.options import (
     signature,
 )
 from tlkit.plugins import choose
+from tlkit.settings import with_own_settings
 from tlkit.train.recipe import plan_of, refuse_contradiction, refuse_idle_in_head, settle
 from tlkit.weights import unread
 
 
+@with_own_settings
 def size(options: SummaryOptions) -> Summary:
     """Count on a network built without memory for its numbers. Raises `TlkitError`."""
     backbone = choose(options.backbone).backbone

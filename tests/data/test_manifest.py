@@ -126,8 +126,8 @@ def test_very_much_that_is_left_out_is_counted(place, monkeypatch):
 @pytest.fixture
 def read(monkeypatch):
     """The files that were read."""
-    seen, contents = [], digesting.contents
-    monkeypatch.setattr(digesting, "contents", lambda one: seen.append(one.name) or contents(one))
+    seen, content = [], digesting.content
+    monkeypatch.setattr(digesting, "content", lambda one: seen.append(one.name) or content(one))
     return seen
 
 
@@ -167,3 +167,43 @@ def test_what_cannot_be_read_has_a_digest_of_its_own_and_is_not_remembered(place
     (place / "a" / "1.jpg").write_bytes(b"a")
     digests(catalog.paths)
     assert "1.jpg" in read
+
+
+def test_a_file_that_is_exchanged_and_restored_does_not_spoil_the_index(place, monkeypatch):
+    """By a link to a folder, or by renaming: what was there first has the state it had."""
+    catalog = scan(place)
+    path, away, other = (place / "a" / one for one in ("1.jpg", "away", "other"))
+    other.write_bytes(b"other")
+    states = digesting.states
+
+    def exchanged(paths):
+        found = states(paths)
+        path.rename(away)
+        other.rename(path)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(digesting, "states", exchanged)
+        assert digesting.digest_of_bytes(b"other") in [
+            one.tobytes() for one in digests(catalog.paths)
+        ]
+    path.rename(other)
+    away.rename(path)
+    before = path.stat()
+    kept = digesting._kept(manifest.entry(place) / digesting.FILE)
+    inodes = kept["state"][:, 0].tolist()
+    assert before.st_ino & (1 << 63) - 1 not in inodes
+    assert other.stat().st_ino & (1 << 63) - 1 in inodes
+    expected = [digesting.digest_of_bytes(one.read_bytes()) for one in catalog.paths]
+    assert [one.tobytes() for one in digests(catalog.paths)] == expected
+
+
+def test_what_is_held_is_what_was_read_as_far_as_there_is_room(place):
+    catalog = scan(place)
+    held = digesting.Held(2 * len((place / "a" / "1.jpg").read_bytes()))
+    digests(catalog.paths, held=held)
+    taken = {number: held.take(number) for number in range(len(catalog))}
+    there = {number: one for number, one in taken.items() if one is not None}
+    assert len(there) == 2
+    assert all(catalog.paths[number].read_bytes() == one for number, one in there.items())
+    assert [held.take(number) for number in range(len(catalog))] == [None] * len(catalog)

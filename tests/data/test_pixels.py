@@ -7,6 +7,7 @@ from PIL import Image
 import tlkit
 import tlkit.data.pixels as module
 from tlkit.data import images
+from tlkit.data.digests import digest_of_bytes
 from tlkit.data.folder import scan
 from tlkit.data.images import Unreadable, read
 from tlkit.data.pixels import Decoded, Room, Shared
@@ -116,7 +117,8 @@ def test_shared_pixels_are_those_that_each_network_would_have_read(tmp_path, mon
         found = [shared(path, px) for px in sizes]
         assert len(decoded) == times
         for px, one in zip(sizes, found, strict=True):
-            assert np.array_equal(one, images.read(path, at_least_px=px))
+            assert np.array_equal(one.pixels, images.read(path, at_least_px=px))
+            assert one.digest == digest_of_bytes(path.read_bytes())
 
 
 def test_what_has_no_room_is_read_anew(tmp_path):
@@ -124,6 +126,19 @@ def test_what_has_no_room_is_read_anew(tmp_path):
     Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(path)
     shared = Shared([32], Room("ram", 100))
     for _ in range(2):
-        assert np.array_equal(shared(path, 32), images.read(path))
+        assert np.array_equal(shared(path, 32).pixels, images.read(path))
     with pytest.raises(images.Unreadable):
         shared(tmp_path / "missing.png", 32)
+
+
+def test_an_image_that_is_exchanged_keeps_the_digest_of_what_was_decoded(tmp_path):
+    """One network has looked at it; the other gets the same pixels, and they are called so."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(path)
+    shared = Shared([32, 16], Room("ram", 10**6))
+    before = digest_of_bytes(path.read_bytes())
+    shared(path, 32)
+    Image.fromarray(np.full((40, 40, 3), 8, np.uint8)).save(path)
+    again = shared(path, 16)
+    assert again.pixels.max() == 7
+    assert again.digest == before

@@ -217,3 +217,14 @@ def test_nothing_is_moved_out_of_a_shard(tmp_path):
     assert any(one.kind == "duplicate" for one in found.findings)
     with pytest.raises(OptionError, match="moved out of a tar file"):
         fix(found)
+
+
+def test_of_a_shard_that_is_exchanged_no_other_bytes_are_read(tmp_path):
+    """Between the look at where an image begins and the read, another shard takes the name."""
+    path = packed(tmp_path / "a.tar", photos(tmp_path))
+    first = next(iter(find_images([path])))
+    member = shards.find(first)
+    packed(tmp_path / "new.tar", photos(tmp_path, seed=1)).replace(path)
+    with pytest.raises(OSError, match="has changed since"):
+        member.read()
+    assert shards.find(first).read()

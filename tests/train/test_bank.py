@@ -220,6 +220,116 @@ def test_copies_of_an_unreadable_image_are_each_named(tmp_path):
     assert len({one.reason for one in bank.bad}) == 1
 
 
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Does something to a folder between the look at what images hold and the pass over them."""
+    monkeypatch.setattr(module, "HELD", 0)
+    own = module.digests
+
+    def once(change):
+        def looked(paths, **options):
+            found = own(paths, **options)
+            monkeypatch.setattr(module, "digests", own)
+            change()
+            return found
+
+        monkeypatch.setattr(module, "digests", looked)
+
+    return once
+
+
+def exchange(path, other):
+    """Swap two files, with their times."""
+    away = path.with_name("away")
+    path.rename(away)
+    other.rename(path)
+    away.rename(other)
+
+
+def by_file(catalog, bank):
+    """The first row of each image."""
+    return dict(zip(bank.catalog.files, bank.at(np.arange(len(bank.places)), 0), strict=True))
+
+
+def test_an_image_that_changes_before_the_pass_is_kept_as_what_it_was_then(
+    tmp_path, meanwhile, monkeypatch
+):
+    folder = make_folder(tmp_path / "photos")
+    path, other = folder / "red" / "000.png", tmp_path / "other.png"
+    shutil.copy(folder / "blue" / "000.png", other)
+    meanwhile(lambda: exchange(path, other))
+    _, _, catalog, bank = filled(folder, views=1, preset="none")
+    rows = by_file(catalog, bank)
+    assert torch.equal(rows["red/000.png"], rows["blue/000.png"])
+    exchange(path, other)
+    _, _, catalog, bank = filled(folder, views=1, preset="none")
+    again = by_file(catalog, bank)
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "new"))
+    _, _, catalog, bank = filled(folder, views=1, preset="none")
+    fresh = by_file(catalog, bank)
+    # One that is computed alone may differ in its last bits.
+    for name in fresh:
+        assert torch.allclose(again[name], fresh[name], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(again["red/000.png"], rows["red/000.png"], rtol=1e-3, atol=1e-4)
+
+
+def test_an_image_that_changes_before_the_pass_is_told_of(tmp_path, meanwhile):
+    folder = make_folder(tmp_path / "photos")
+    path, other = folder / "red" / "000.png", folder / "blue" / "000.png"
+    meanwhile(lambda: shutil.copy(other, path))
+    runs = extracting()
+    notes = []
+    look = augmentation("none", runs.cut.model.spec, 0)
+    finish(
+        runs.fill(scan(folder), look, views=1, what="bank"),
+        lambda step: notes.append(getattr(step, "text", "")),
+    )
+    assert [one for one in notes if f"{path} changed while it was read" in one]
+
+
+@pytest.mark.parametrize("change", ["exchanged", "broken", "gone"])
+def test_a_copy_of_an_image_that_changes_before_the_pass_is_what_it_was(
+    tmp_path, meanwhile, change
+):
+    folder = make_folder(tmp_path / "photos")
+    path, copy = folder / "blue" / "000.png", folder / "blue" / "copy.png"
+    shutil.copy(path, copy)
+    expected = by_file(*filled(folder, views=1, preset="none")[2:])["blue/copy.png"]
+    cache.clear()
+    gc.collect()
+    cache.clear()
+    changes = {
+        "exchanged": lambda: shutil.copy(folder / "red" / "000.png", path),
+        "broken": lambda: path.write_bytes(b"no image"),
+        "gone": path.unlink,
+    }
+    meanwhile(changes[change])
+    _, _, catalog, bank = filled(folder, views=1, preset="none")
+    rows = by_file(catalog, bank)
+    assert torch.allclose(rows["blue/copy.png"], expected, rtol=1e-3, atol=1e-4)
+    assert [one.path for one in bank.bad] == ([] if change == "exchanged" else [path])
+
+
+def test_an_image_that_appears_before_the_pass_is_kept_as_what_it_is(tmp_path, meanwhile):
+    folder = make_folder(tmp_path / "photos")
+    path = folder / "red" / "000.png"
+    data = path.read_bytes()
+    path.write_bytes(b"half")
+    meanwhile(lambda: path.write_bytes(data))
+    assert filled(folder, views=1, preset="none")[3].bad == ()
+
+
+def test_what_is_looked_at_and_decoded_is_read_once(colours, monkeypatch):
+    from tlkit.data import digests, images
+
+    read = []
+    own = images.content
+    for each in (module, digests, images):
+        monkeypatch.setattr(each, "content", lambda path: read.append(path.name) or own(path))
+    filled(colours, views=2)
+    assert len(read) == 24
+
+
 def test_a_full_disk_is_one_clear_error(colours, monkeypatch):
     def full(self, keys, rows):
         raise OSError(28, "No space left on device")

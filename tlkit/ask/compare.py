@@ -41,6 +41,7 @@ from tlkit.options import CompareOptions, PredictOptions, own_parameters, signat
 from tlkit.predict.ensemble import Asked, ask, check, match
 from tlkit.report.plots import comparison
 from tlkit.report.sheet import Group, Shown, sheet
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.events import Event, Note, Tick
 
@@ -154,6 +155,7 @@ compare.__signature__ = signature(  # type: ignore[attr-defined]
 )
 
 
+@with_own_settings
 def compare_events(
     heads: Sequence[str | Path],
     options: CompareOptions | None = None,

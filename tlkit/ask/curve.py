@@ -31,6 +31,7 @@ from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_by
 from tlkit.metrics import logs
 from tlkit.options import CurveOptions, FitOptions, own_parameters, signature
 from tlkit.report.plots import learning_curve
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.events import Event, Note, Tick
 from tlkit.train.recipe import plan_of, refuse_unknown
@@ -163,6 +164,7 @@ class _Judged:
     """(S,) learnt from, mean over the draws."""
 
 
+@with_own_settings
 def curve_events(
     folder: str | Path, options: CurveOptions | None = None, *, out: str | Path | None = None
 ) -> Generator[Event, None, Curve]:

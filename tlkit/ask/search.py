@@ -44,6 +44,7 @@ from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_by
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import FitOptions, SearchOptions, declared, own_parameters, signature
 from tlkit.report.plots import front
+from tlkit.settings import with_own_settings
 from tlkit.steps import Result, finish, passed
 from tlkit.train.events import Event, Note, Tick
 from tlkit.train.feeds import readable
@@ -158,6 +159,7 @@ class Found:
         return shlex.join(["tlkit", "fit", str(self.folder), *flags])
 
 
+@with_own_settings
 def search_events(
     folder: str | Path,
     options: SearchOptions | None = None,

@@ -28,6 +28,7 @@ from tlkit.errors import OptionError, listing
 from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_text
 from tlkit.options import SimilarOptions, own_parameters, signature
 from tlkit.report.sheet import Group, Shown, sheet
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.bank import Extractor
 from tlkit.train.events import Event
@@ -80,6 +81,7 @@ class Similar:
     """Photos that could not be read."""
 
 
+@with_own_settings
 def similar_events(
     images: runs.Paths,
     folder: runs.Paths,

@@ -39,6 +39,7 @@ from tlkit.files import (
 )
 from tlkit.options import SuggestOptions, own_parameters, signature
 from tlkit.report.sheet import Group, Shown, sheet
+from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.events import Event, Note
 
@@ -96,6 +97,7 @@ class Suggested:
     bad: tuple[BadImage, ...]
 
 
+@with_own_settings
 def suggest_events(
     head: runs.Paths | None,
     paths: runs.Paths,

@@ -9,7 +9,6 @@ Next door: folder.py (what is in the folder), quarantine.py (moving away what wa
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tlkit.data import quarantine
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.digests import digest_of_bytes, digests, states
 from tlkit.data.folder import Catalog, Parts
-from tlkit.data.images import BadImage, Pixels, Unreadable
-from tlkit.data.shards import contents
-from tlkit.errors import FolderError, briefly
+from tlkit.data.images import BadImage, Pixels, content, decode, size_of
 from tlkit.steps import Tick
 
 HASH_BITS_APART = 12
@@ -173,9 +169,9 @@ def audit(
     looks: list[_Look | BadImage] = []
     for stretch in stretches(
         [one.path for one in places],
-        lambda image, position: _look(image, places[position].path),
+        lambda image, _: _look(image),
         sizes=even_parts(len(places), 64),
-        at_least_px=2 * COPY_PX,
+        source=lambda position: content(places[position].path).data,
         workers=workers,
     ):
         looks += [one for _, one in stretch]
@@ -214,13 +210,10 @@ class _Place:
         self.file = self.path.relative_to(folder).as_posix()
 
 
-def _look(image: Pixels, path: Path) -> _Look:
-    try:
-        data = contents(path)
-        with Image.open(io.BytesIO(data)) as header:  # it may have been decoded at a part of it
-            width, height = header.size
-    except (OSError, FolderError) as error:  # it was there when it was decoded
-        raise Unreadable(briefly(error)) from error
+def _look(data: bytes) -> _Look:
+    """What is kept of what a file holds. Raises `Unreadable`."""
+    image = decode(data, at_least_px=2 * COPY_PX)
+    width, height = size_of(data)  # it may have been decoded at a part of it
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     return _Look(

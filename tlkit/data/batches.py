@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,7 +27,9 @@ from tlkit.backbone import InputSpec
 from tlkit.cores import cores as count_cores
 from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
 from tlkit.data.transforms import plain
+from tlkit.settings import ProcessSetting, SetAside
 
+Raw = TypeVar("Raw")
 Seen = TypeVar("Seen")
 
 AHEAD = 3
@@ -34,6 +37,12 @@ AHEAD = 3
 
 MOST_PER_CORE = 8
 """Threads, where they mostly wait for a disk or a network."""
+
+
+# One thread per image, many images at once: OpenCV's own threads would only compete.
+_opencv_aside = SetAside(
+    lambda: (ProcessSetting(read=cv2.getNumThreads, write=cv2.setNumThreads, value=1),)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +80,12 @@ def batches(
         seen = look(image, position)
         return np.ascontiguousarray(seen if seen.ndim == 4 else seen[None])
 
+    def pixels(position: int) -> Pixels:
+        return read(paths[position], at_least_px=at_least_px)
+
     read_ahead = stretches(
-        paths, stackable, sizes=sizes, at_least_px=at_least_px, source=source, workers=workers,
-        ahead=ahead,
-    )  # fmt: skip
+        paths, stackable, sizes=sizes, source=source or pixels, workers=workers, ahead=ahead
+    )
     with contextlib.closing(read_ahead):
         for stretch in read_ahead:
             yield _collect(stretch)
@@ -103,31 +114,26 @@ def plain_views(
 
 def stretches(
     paths: Sequence[Path],
-    look: Callable[[Pixels, int], Seen],
+    look: Callable[[Raw, int], Seen],
     *,
     sizes: Sequence[int],
-    at_least_px: int = 0,
-    source: Callable[[int], Pixels] | None = None,
+    source: Callable[[int], Raw],
     workers: int = 0,
     ahead: int = 0,
 ) -> Generator[list[tuple[int, Seen | BadImage]], None, None]:
     """Position and what `look(image, position)` made of each image, or why it is unreadable.
 
-    `sizes`, `source`, threads, order, `ahead` as for `batches`; what is seen may differ in shape.
+    `sizes`, threads, order, `ahead` as for `batches`. What `source` gives may be anything, such as
+    the bytes of a file, and what is seen may differ in shape.
     """
     cores = count_cores()
     took: deque[tuple[float, float]] = deque(maxlen=4096)
     waiting: deque[tuple[int, Future[Seen | BadImage]]] = deque()
 
-    def pixels(position: int) -> Pixels:
-        if source is not None:
-            return source(position)
-        return read(paths[position], at_least_px=at_least_px)
-
     def work(position: int) -> Seen | BadImage:
         began = time.perf_counter(), time.thread_time()
         try:
-            return look(pixels(position), position)
+            return look(source(position), position)
         except Unreadable as error:
             return BadImage(path=paths[position], reason=str(error))
         finally:
@@ -138,7 +144,7 @@ def stretches(
         while len(waiting) < most and (position := next(positions, None)) is not None:
             waiting.append((position, pool.submit(work, position)))
 
-    with contextlib.ExitStack() as pools:
+    with _opencv_aside, contextlib.ExitStack() as pools:
         pool = _pool(workers or cores, pools)
         positions = iter(range(len(paths)))
         for number, size in enumerate(sizes):

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.data import manifest
-from tlkit.data.images import too_long
+from tlkit.data.images import Unreadable, content
 from tlkit.data.names import Paths
-from tlkit.data.shards import contents, find, state_of
+from tlkit.data.shards import find, state_of
 from tlkit.errors import DiskError, FolderError
 from tlkit.files import write_bytes
 
 BYTES = 16
 DIGEST = np.dtype((np.void, BYTES))
 ROW = np.dtype([("state", "<i8", 5), ("digest", DIGEST)])
-FILE = "digests.bin"
+FILE = "digests-2.bin"
+"""The first one's states may be of other content: they were asked for before it was read."""
 AT_ONCE = 4096
 
+HELD = 64 << 20
+"""Bytes of images that may wait to be decoded."""
+
 NO_STATE = (0, 0, 0, 0, 0)
+
+
+class Held:
+    """What images hold that were read to be hashed, as much as there is room for.
+
+    So what is hashed and then decoded is read once.
+    """
+
+    def __init__(self, room: int = HELD) -> None:
+        self._room = room
+        self._lock = threading.Lock()
+        self._there: dict[int, bytes] = {}
+
+    def keep(self, number: int, data: bytes) -> None:
+        """Hold what image `number` has, if there is room."""
+        with self._lock:
+            if len(data) <= self._room:
+                self._room -= len(data)
+                self._there[number] = data
+
+    def take(self, number: int) -> bytes | None:
+        """What image `number` has, and hold it no longer; None where it is not held."""
+        with self._lock:
+            data = self._there.pop(number, None)
+            self._room += len(data or b"")
+            return data
 
 
 def digest_of_bytes(data: bytes) -> bytes:
@@ -55,27 +85,28 @@ def states(paths: Paths) -> NDArray[np.int64]:
     return found
 
 
-def digests(paths: Paths, *, workers: int = 0) -> NDArray[np.void]:
+def digests(paths: Paths, *, workers: int = 0, held: Held | None = None) -> NDArray[np.void]:
     """(N,) of 16 bytes: `digest_of_bytes` of what each holds.
 
-    Of what has none that can be read (a pipe would never end) they tell its path.
+    Of what has none that can be read (a pipe would never end) they tell its path. `held` takes what
+    had to be read.
     """
     began_ns = manifest.now_ns()
     place = manifest.entry(paths.root)
     if place is None or (len(paths) < manifest.MANY and not (place / FILE).is_file()):
-        return _read(paths, workers)[0]
-    now = states(paths)
+        return _read(paths, np.arange(len(paths)), workers, held)["digest"]
     kept = _kept(place / FILE)
-    found, known = _looked_up(now, kept)
+    found, known = _looked_up(states(paths), kept)
     missing = np.flatnonzero(~known)
     if not len(missing):
         return found
-    found[missing], whole = _read(paths.take(missing), workers)
-    old = (now[:, 2:4].max(axis=1) < began_ns - manifest.JUST_NOW_NS) & (now[:, 0] != 0)
-    good = missing[whole & old[missing]]
-    if len(good):
-        new = np.zeros(len(good), ROW)
-        new["state"], new["digest"] = now[good], found[good]
+    read = _read(paths, missing, workers, held)
+    found[missing] = read["digest"]
+    # The state of the very file that was read: another may have its name by now, or had it before.
+    state = read["state"]
+    old = (state[:, 2:4].max(axis=1) < began_ns - manifest.JUST_NOW_NS) & (state[:, 0] != 0)
+    new = read[old]
+    if len(new):
         with contextlib.suppress(DiskError), manifest.held(paths.root, place):
             # Others may have written meanwhile.
             write_bytes(place / FILE, np.concatenate([_kept(place / FILE), new]).tobytes())
@@ -97,34 +128,30 @@ def _state(text: str) -> tuple[int, int, int, int, int]:
     return NO_STATE
 
 
-def _digest(path: Path) -> tuple[bytes, bool]:
-    """The digest, and whether it is one of content."""
-    data, whole = b"unreadable " + os.fsencode(path), False
-    with contextlib.suppress(OSError, FolderError):
-        member = find(path)
-        # Of a file that is too long for an image nothing is read.
-        if (path.is_file() or member is not None) and not too_long(
-            path.stat().st_size if member is None else member.size
-        ):
-            data, whole = contents(path), True
-    return digest_of_bytes(data), whole
+def _read(
+    paths: Paths, numbers: NDArray[np.int64], workers: int, held: Held | None
+) -> NDArray[Any]:
+    """A row of the index for each of these; of what cannot be read the state is none."""
 
+    def row(number: int) -> tuple[tuple[int, ...], bytes]:
+        path = paths[number]
+        try:
+            found = content(path)
+        except Unreadable:
+            return NO_STATE, digest_of_bytes(b"unreadable " + os.fsencode(path))
+        if held is not None:
+            held.keep(number, found.data)
+        return found.state, digest_of_bytes(found.data)
 
-def _read(paths: Paths, workers: int) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-    """Digests, and which of them are of content."""
-    found, whole = np.zeros(len(paths), DIGEST), np.zeros(len(paths), bool)
+    rows = np.zeros(len(numbers), ROW)
     with ThreadPoolExecutor(workers or None, thread_name_prefix="tlkit-digest") as pool:
-        for begin, part in _parts(paths):
-            some = list(pool.map(_digest, part))
-            found[begin : begin + len(some)] = np.frombuffer(b"".join(d for d, _ in some), DIGEST)
-            whole[begin : begin + len(some)] = [one for _, one in some]
-    return found, whole
-
-
-def _parts(paths: Paths) -> Iterator[tuple[int, Paths]]:
-    """As many at once as may wait for a thread."""
-    for begin in range(0, len(paths), AT_ONCE):
-        yield begin, paths[begin : begin + AT_ONCE]
+        # As many at once as may wait for a thread.
+        for begin in range(0, len(numbers), AT_ONCE):
+            some = list(pool.map(row, numbers[begin : begin + AT_ONCE].tolist()))
+            part = rows[begin : begin + len(some)]
+            part["state"] = [state for state, _ in some]
+            part["digest"] = np.frombuffer(b"".join(digest for _, digest in some), DIGEST)
+    return rows
 
 
 def _kept(file: Path) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """Images: from a file to RGB pixels, by one policy for every command.
 
 In: a path. Out: (H, W, 3) uint8, upright, or `Unreadable` with the reason.
-Next door: transforms.py (augmentation), batches.py (many at once).
+Next door: pillow.py (Pillow's own settings), transforms.py (augmentation), batches.py (many at
+once).
 
 The policy: EXIF orientation is applied, and one that cannot be read is none; transparency is laid
 on white; grey becomes three equal channels; 16-bit samples are divided by 257, so that white stays
@@ -18,24 +19,27 @@ import io
 import math
 import os
 import stat
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tlkit import cores
-from tlkit.data.shards import find
+from tlkit.data.pillow import by_own_rules
+from tlkit.data.shards import find, state_of
 from tlkit.errors import FolderError, ImageError, OptionError, listing
 
 Pixels = NDArray[np.uint8]
+
+Found = TypeVar("Found")
 
 POLICY = 2
 """The number of the policy: what was computed from pixels by another one is not used again."""
@@ -46,6 +50,9 @@ MOST_PIXELS = 89_478_485
 LARGEST_PIXEL = 8
 """Bytes: four channels of 16 bits."""
 
+ATTEMPTS = 100
+"""To read a file that is being written to, and to decode while Pillow's settings are being set."""
+
 STRIP = 256
 """Rows that are converted at once."""
 
@@ -53,16 +60,6 @@ FORMATS = (
     "JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF",
 )  # fmt: skip
 """Of photos, as Pillow calls them; the last two are not in every Pillow."""
-
-# Pillow warns of broken tags, which do not matter here, and of images above its limit, where
-# `_refuse_large` decides and says so.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-# A file that is cut off must raise: a grey half would be learnt as if it were the photo.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-# One thread per image, many images at once: OpenCV's own threads would only compete.
-cv2.setNumThreads(1)
 
 
 class Unreadable(Exception):
@@ -77,6 +74,16 @@ class BadImage:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What an image's file holds, from one read."""
+
+    data: bytes
+    state: tuple[int, int, int, int, int]
+    """Of the very file that was read: inode, bytes, the times of content and inode in ns, and the
+    place in a shard."""
+
+
 def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     """The upright RGB pixels of a file: (H, W, 3) uint8.
 
@@ -84,42 +91,54 @@ def read(path: Path, *, at_least_px: int = 0) -> Pixels:
     side keeps twice that many pixels. Raises `Unreadable`, also for an image of more than
     `most_pixels()`, or one so narrow that it would have more with a shorter side of `at_least_px`.
     """
-    try:
-        data = _bytes(path)
-    except (OSError, ValueError, FolderError) as error:
-        raise Unreadable(_no_file(path, error)) from error
-    return decode(data, at_least_px=at_least_px)
+    return decode(content(path).data, at_least_px=at_least_px)
 
 
 def decode(data: bytes, *, at_least_px: int = 0) -> Pixels:
     """The same of what a file holds."""
-    try:
-        with _open(data) as image:
-            _refuse_large(image.size, at_least_px)
-            if image.format != "JPEG":
-                return _upright(image)
-            pixels = _plain_jpeg(data, image, _shrunk(image.size, at_least_px))
-            if pixels is None:
-                if at_least_px:
-                    image.draft(None, (2 * at_least_px, 2 * at_least_px))
-                pixels = _upright(image)
-            return pixels
-    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
-        raise
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        raise Unreadable(_reason(data, error)) from error
+
+    def pixels(image: Image.Image) -> Pixels:
+        if image.format != "JPEG":
+            return _upright(image)
+        found = _plain_jpeg(data, image, _shrunk(image.size, at_least_px))
+        if found is None:
+            if at_least_px:
+                image.draft(None, (2 * at_least_px, 2 * at_least_px))
+            found = _upright(image)
+        return found
+
+    return _opened(data, at_least_px, pixels)
 
 
-def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
-    """For each of these `at_least_px` the pixels that `read` gives, those that are equal once.
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of the image in a file's bytes, as they are stored. Raises `Unreadable`."""
+    return _opened(data, 0, lambda image: image.size)
 
-    The file is read once, and decoded once for each scale that is called for. Raises `Unreadable`
-    where any of the sizes does.
+
+def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found]) -> Found:
+    """What `look` makes of an image that is not too large. Raises `Unreadable`."""
+    for _ in range(ATTEMPTS):
+        try:
+            with by_own_rules() as undisturbed, _open(data) as image:
+                _refuse_large(image.size, at_least_px)
+                found = look(image)
+                if undisturbed():
+                    return found
+        except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
+            raise
+        except Warning:  # the program has just set that they are errors
+            continue
+        except Exception as error:  # decoders raise whatever the broken bytes lead them to
+            raise Unreadable(_reason(data, error)) from error
+    raise Unreadable("another thread changes Pillow's settings all the time")
+
+
+def decode_each(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
+    """For each of these `at_least_px` the pixels that `decode` gives, those that are equal once.
+
+    The data is decoded once for each scale that is called for. Raises `Unreadable` where any of the
+    sizes does.
     """
-    try:
-        data = _bytes(path)
-    except (OSError, ValueError, FolderError) as error:
-        raise Unreadable(_no_file(path, error)) from error
     found: dict[tuple[int, int], Pixels] = {}
     each: dict[int, Pixels] = {}
     for px in sorted(sizes, reverse=True):
@@ -132,14 +151,11 @@ def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
 
 def _scale(data: bytes, at_least_px: int) -> tuple[int, int]:
     """Width and height that what a file holds is decoded to. Raises `Unreadable`."""
-    try:
-        with _open(data) as image:
-            _refuse_large(image.size, at_least_px)
-            return _shrunk(image.size, at_least_px) if image.format == "JPEG" else image.size
-    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
-        raise
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        raise Unreadable(_reason(data, error)) from error
+
+    def scale(image: Image.Image) -> tuple[int, int]:
+        return _shrunk(image.size, at_least_px) if image.format == "JPEG" else image.size
+
+    return _opened(data, at_least_px, scale)
 
 
 def most_pixels() -> int:
@@ -148,8 +164,6 @@ def most_pixels() -> int:
     if not text:
         return MOST_PIXELS
     if text.isascii() and text.isdecimal() and int(text) > 0:
-        if Image.MAX_IMAGE_PIXELS is not None:  # as the user's program may have it
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(text))
         return int(text)
     raise OptionError(
         "the limit of an image's pixels cannot be used",
@@ -159,29 +173,45 @@ def most_pixels() -> int:
     )
 
 
-def _bytes(path: Path) -> bytes:
-    """All of a file. A pipe would never end, and a device might not either."""
-    member = find(path)
-    if member is not None:
+def content(path: Path) -> Content:
+    """All of an image's file, in one state of it. Raises `Unreadable`."""
+    try:
+        member = find(path)
+        if member is None:
+            return _one_state(path)
         _refuse_long(member.size)
-        return member.read()
-    status = path.stat()
+        # A shard's own size says nothing of an image in it.
+        state = (member.state[0], member.size, *member.state[2:], member.begin)
+        return Content(data=member.read(), state=state)
+    except (OSError, ValueError, FolderError) as error:
+        raise Unreadable(_no_file(path, error)) from error
+
+
+def _one_state(path: Path) -> Content:
+    """All of a file of its own: of one that is written meanwhile, half may be the old content."""
+    # Before it is opened: a pipe would never end, and a device might not either.
+    _refuse_no_file(path.stat())
+    for _ in range(ATTEMPTS):
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            _refuse_no_file(before)
+            data = file.read()
+            if state_of(before) == state_of(os.fstat(file.fileno())):
+                return Content(data=data, state=(*state_of(before), 0))
+    raise Unreadable("it is being written to all the time")
+
+
+def _refuse_no_file(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise Unreadable("a folder")
     if not stat.S_ISREG(status.st_mode):
         raise Unreadable("no file, but a pipe, a socket or a device")
     _refuse_long(status.st_size)
-    return path.read_bytes()
-
-
-def too_long(size: int) -> bool:
-    """Whether a file of so many bytes has more than an image may have."""
-    return size > LARGEST_PIXEL * most_pixels()
 
 
 def _refuse_long(size: int) -> None:
-    if too_long(size):
-        most = LARGEST_PIXEL * most_pixels()
+    most = LARGEST_PIXEL * most_pixels()
+    if size > most:
         raise Unreadable(f"{size:,} bytes, and an image may have {most:,}")
 
 
@@ -204,14 +234,12 @@ def _refuse_large(size: tuple[int, int], at_least_px: int) -> None:
     most = most_pixels()
     width, height = size
     if width * height > most:
-        raise Unreadable(_too_large(f"{width} x {height}"))
+        raise Unreadable(
+            f"{width} x {height} are more than {most:,} pixels; TLKIT_MAX_PIXELS sets the limit"
+        )
     shorter = min(size)
     if shorter < at_least_px and max(size) * at_least_px**2 > most * shorter:
         raise Unreadable(f"{width} x {height} pixels are too narrow to be scaled to {at_least_px}")
-
-
-def _too_large(size: str) -> str:
-    return f"{size} are more than {most_pixels():,} pixels; TLKIT_MAX_PIXELS sets the limit"
 
 
 def _shrunk(size: tuple[int, int], at_least_px: int) -> tuple[int, int]:
@@ -247,6 +275,8 @@ def _orientation(image: Image.Image) -> int:
     """From 1 to 8; 1, which is upright, where the tag is none of these or cannot be read."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Warning:
+        raise
     except Exception:  # as many kinds of error as there are ways to break a table of tags
         return 1
     return found if found in UPRIGHT else 1
@@ -276,8 +306,6 @@ def _no_file(path: Path, error: Exception) -> str:
 
 
 def _reason(data: bytes, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return _too_large("its sides")
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows" if data else "empty file"
     return _briefly(error)

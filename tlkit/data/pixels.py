@@ -13,11 +13,13 @@ import os
 import tempfile
 import threading
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tlkit.data.images import Pixels, read, read_each
+from tlkit.data.digests import digest_of_bytes
+from tlkit.data.images import Pixels, content, decode, decode_each, read
 from tlkit.files import disk_errors
 
 
@@ -75,6 +77,20 @@ class Decoded:
         return image
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """The pixels of an image, and the digest of the very bytes that they were decoded from."""
+
+    pixels: Pixels
+    """(H, W, 3), not to be written to."""
+    digest: bytes
+
+
+def decoding(data: bytes, at_least_px: int) -> Decoding:
+    """Decode what a file holds. Raises `Unreadable`."""
+    return Decoding(decode(data, at_least_px=at_least_px), digest_of_bytes(data))
+
+
 class Shared:
     """Images that several networks look at, one behind the other: read and decoded once for all.
 
@@ -86,23 +102,28 @@ class Shared:
         """`sizes` are the `at_least_px` of all the networks."""
         self._sizes = frozenset(sizes)
         self._room = room
-        self._kept: dict[str, dict[int, Pixels]] = {}
+        self._kept: dict[str, dict[int, Decoding]] = {}
         self._full = False
 
-    def __call__(self, path: Path, at_least_px: int) -> Pixels:
-        """(H, W, 3), not to be written to. Raises `Unreadable`."""
+    def __call__(self, path: Path, at_least_px: int) -> Decoding:
+        """An image as a network of that size sees it. Raises `Unreadable`."""
         name = str(path)
         found = self._kept.get(name, {}).get(at_least_px)
         if found is not None:
             return found
+        data = content(path).data
         if self._full or at_least_px not in self._sizes:
-            return read(path, at_least_px=at_least_px)
-        each = read_each(path, self._sizes)
+            return decoding(data, at_least_px)
+        digest, each = digest_of_bytes(data), decode_each(data, self._sizes)
         kept: dict[int, Pixels | None] = {}
         for one in each.values():
             if id(one) not in kept:
                 kept[id(one)] = self._room.keep(one)
-        there = {px: place for px, one in each.items() if (place := kept[id(one)]) is not None}
+        there = {
+            px: Decoding(place, digest)
+            for px, one in each.items()
+            if (place := kept[id(one)]) is not None
+        }
         self._full = self._full or len(there) < len(each)
         self._kept[name] = there
-        return each[at_least_px]
+        return Decoding(each[at_least_px], digest)

@@ -99,10 +99,13 @@ class Member:
     size: int
 
     def read(self) -> bytes:
-        """Its bytes. Raises `OSError`."""
-        data = _opened(self.path, self.state).read(self.begin, self.size)
+        """Its bytes, of the shard in this state. Raises `OSError`."""
+        opened = _opened(self.path, self.state)
+        data = opened.read(self.begin, self.size)
         if len(data) < self.size:
             raise _lost(5, "the shard ends before the image does", self.path)
+        if opened.state != self.state:
+            raise _lost(5, "the shard has changed since it was listed", self.path)
         return data
 
 
@@ -258,6 +261,11 @@ class _Opened:
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
+
+    @property
+    def state(self) -> State:
+        """As it is now."""
+        return state_of(os.fstat(self._file))
 
     def read(self, begin: int, size: int) -> bytes:
         if hasattr(os, "pread"):

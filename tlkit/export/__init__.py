@@ -40,6 +40,7 @@ from tlkit.files import new_folder, write_text
 from tlkit.model.device import compute_on
 from tlkit.options import PredictOptions
 from tlkit.predict.run import predict
+from tlkit.settings import with_own_settings
 from tlkit.steps import Tick
 
 LARGEST_CHANGE = 1e-3
@@ -104,6 +105,7 @@ class Answering(nn.Module):
         return (logits / self.temperature).softmax(dim=1)
 
 
+@with_own_settings
 def export(
     head: Head,
     *,

@@ -26,6 +26,7 @@ from tlkit.options import PredictOptions
 from tlkit.predict.reject import rule_of
 from tlkit.predict.run import Prediction, Source, Standing, prepare, standing
 from tlkit.predict.shared import groups
+from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
 
 Floats = NDArray[np.float64]
@@ -56,6 +57,7 @@ def match(heads: Sequence[Head]) -> list[NDArray[np.int64]]:
     return [np.array([head.classes.index(one) for one in names]) for head in heads]
 
 
+@with_own_settings
 def check(heads: Sequence[Head], options: PredictOptions) -> None:
     """Refuse now what would be refused later, when images have been read."""
     match(heads)
@@ -128,6 +130,7 @@ class Asked:
     standing: tuple[Standing, ...]
     """One of each group."""
 
+    @with_own_settings
     def members(
         self, paths: Sequence[Path], source: Source | None = None
     ) -> Iterator[tuple[Prediction, ...] | BadImage]:
@@ -147,6 +150,7 @@ class Asked:
                     found.update(zip(group, answer, strict=True))
                 yield bad or alike(found, self.heads[0].classes, self.orders)
 
+    @with_own_settings
     def predict(
         self, paths: Sequence[Path], source: Source | None = None
     ) -> Iterator[Prediction | BadImage]:
@@ -164,6 +168,7 @@ class Asked:
             yield replace(joined, unsure=not rule.believes(joined))
 
 
+@with_own_settings
 def ask(heads: Sequence[Head], options: PredictOptions, images: int) -> Asked:
     """Place at least one head and start its engines for so many images.
 
@@ -209,6 +214,7 @@ def join(answers: Sequence[Prediction], weights: Floats, combine: str) -> Predic
     )
 
 
+@with_own_settings
 def predict(
     heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
 ) -> Iterator[Prediction | BadImage]:
@@ -219,6 +225,7 @@ def predict(
     yield from ask(heads, finish(settle(heads, options)), len(paths)).predict(paths)
 
 
+@with_own_settings
 def settle(heads: Sequence[Head], options: PredictOptions) -> Generator[Tick, None, PredictOptions]:
     """The options with weights in place of a folder to learn them on. Yields ticks.
 

@@ -23,7 +23,7 @@ from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.calibration import familiarity
 from tlkit.data.batches import even_parts, stretches
-from tlkit.data.images import BadImage, Pixels
+from tlkit.data.images import BadImage, Pixels, read
 from tlkit.model.device import Compute, compute_on
 from tlkit.model.engine import Runner, Work, choose, example_for, one_ahead, start, work_of
 from tlkit.options import PredictOptions
@@ -139,8 +139,9 @@ class Standing:
             paths,
             lambda image, position: seen(image, ready.views, ready.spec),
             sizes=even_parts(len(paths), max(1, options.batch // len(ready.views))),
-            at_least_px=px,
-            source=None if source is None else lambda position: source(position, px),
+            source=lambda position: (
+                read(paths[position], at_least_px=px) if source is None else source(position, px)
+            ),
             workers=options.workers,
         )
         with contextlib.closing(read_ahead):

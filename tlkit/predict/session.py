@@ -26,6 +26,7 @@ from tlkit.predict.reject import Rule, rule_of
 from tlkit.predict.run import Answer, Prediction, Ready, prepare
 from tlkit.predict.shared import groups
 from tlkit.predict.tta import POLICIES, Seen, seen, views_of
+from tlkit.settings import with_own_settings
 
 IMAGES = 10_000
 """For how many images an engine is chosen: nobody knows how many will come."""
@@ -59,6 +60,7 @@ class Session:
         """What is seen of the image in a file's bytes. Raises `Unreadable`."""
         return tuple(_look(one, data) for one in self.ready)
 
+    @with_own_settings
     def started(self, like: Session | None = None) -> Session:
         """With engines; for crops with those of another session of the same heads.
 
@@ -71,6 +73,7 @@ class Session:
         )
         return replace(self, ready=started)
 
+    @with_own_settings
     def ask(self, images: Sequence[tuple[Path, Look]]) -> list[Prediction]:
         """A prediction for each, once started. As many go through the network together as in
         `predict`.
@@ -113,6 +116,7 @@ def _look(ready: Ready, data: bytes) -> Seen:
     return seen(image, ready.views, ready.spec)
 
 
+@with_own_settings
 def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Session]:
     """For each policy that the heads can be asked under, how; the one in `options` is the first.
 

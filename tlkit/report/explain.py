@@ -35,6 +35,7 @@ from tlkit.model.device import compute_on
 from tlkit.model.heads import Scale
 from tlkit.predict.dense import features_of_black, takes_the_mean
 from tlkit.predict.run import Prediction
+from tlkit.settings import with_own_settings
 
 PX = 448
 """Side of a picture, at least."""
@@ -66,6 +67,7 @@ class Explanation:
         return mixed
 
 
+@with_own_settings
 def explain(
     head: Head, paths: Sequence[Path], *, target: str = "", device: str = "auto"
 ) -> Iterator[Explanation | BadImage]:

@@ -33,6 +33,7 @@ from tlkit.options import (
 )
 from tlkit.scale.job import Job, begin
 from tlkit.scale.pool import Written, refuse_missing, run
+from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
 from tlkit.train.bank import Bank, Extractor
 
@@ -136,6 +137,7 @@ def features(folder: str | Path, out: str | Path, **options: Any) -> Written:
     return finish(features_events(folder, out, given))
 
 
+@with_own_settings
 def features_events(
     folder: str | Path, out: str | Path, options: FeatureOptions
 ) -> Generator[Tick, None, Written]:

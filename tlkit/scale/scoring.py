@@ -28,6 +28,7 @@ from tlkit.scale import places
 from tlkit.scale.job import Job, begin
 from tlkit.scale.listing import listed
 from tlkit.scale.pool import Written, refuse_missing, run
+from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Asked:
     top: int = 3
 
 
+@with_own_settings
 def score_events(asked: Asked, options: ScoreOptions) -> Generator[Tick, None, Written]:
     """The same step by step. Yields ticks."""
     refuse_missing(options)

@@ -4,7 +4,8 @@ In: a cut model, an engine, a catalog, an augmentation. Out: a `Bank`, whatever 
 for a head, feature maps for the last stages. Training then never runs the frozen part again.
 The rows are in a `Store`, found by the bytes of the image and all else that they depend on. So the
 next fit on the same images finds them, a changed image is computed alone, and so is what a pass
-that was stopped has left.
+that was stopped has left. The bytes are those that were decoded: an image that changes between the
+look at what it holds and the pass is found by what the pass has read.
 Next door: store.py (rows on the disk), probe.py and loop.py (reading a bank).
 """
 
@@ -21,7 +22,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from torch import Tensor
 
 from tlkit import cache
 from tlkit.data.batches import batches
-from tlkit.data.digests import digests
+from tlkit.data.digests import HELD, Held, digest_of_bytes, digests
 from tlkit.data.folder import Catalog
-from tlkit.data.images import POLICY, BadImage, Pixels
+from tlkit.data.images import POLICY, BadImage, Pixels, content, decode
+from tlkit.data.pixels import Decoding
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import ImageError, listing
 from tlkit.files import disk_errors, write_bytes
@@ -119,8 +121,64 @@ class Bank:
         )
 
 
-Reader = Callable[[Path, int], Pixels]
-"""(a file, `at_least_px`) -> what `images.read` makes of it."""
+Reader = Callable[[Path, int], Decoding]
+"""(a file, `at_least_px`) -> what `images.read` makes of it, and of which bytes."""
+
+
+class _Keys:
+    """What the rows of N images, seen as an augmentation does, are found by."""
+
+    def __init__(self, images: NDArray[np.void], augmentation: Augmentation, views: int) -> None:
+        self._images = images
+        self._augmentation = augmentation
+        self.table = np.empty((len(images), views), KEY)
+        """(N, V)"""
+        for number in range(len(images)):
+            self._fill(number)
+
+    def _fill(self, number: int) -> None:
+        image = self._images[number].tobytes()
+        for view in range(self.table.shape[1]):
+            self.table[number, view] = _key(image, self._augmentation.identity(number, view))
+
+    def correct(self, digests: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Take in what was read of these images; those of which it is not what they held before."""
+        changed = {
+            number: one for number, one in digests.items() if one != self._images[number].tobytes()
+        }
+        for number, one in changed.items():
+            self._images[number] = np.void(one)
+            self._fill(number)
+        return changed
+
+
+@dataclass
+class _Seen:
+    """What a process has seen of the images that it has looked at in a pass, by their numbers."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    """Why images cannot be read."""
+    changed: dict[int, bytes] = field(default_factory=dict)
+    """The digests of images that held something else before the pass."""
+    lone: set[int] = field(default_factory=set)
+    """Images of which nothing can be said of those that held the same before the pass."""
+
+
+@dataclass
+class _Pass:
+    """Images on their way through the frozen part, by their numbers in the catalog."""
+
+    catalog: Catalog
+    augmentation: Augmentation
+    keys: _Keys
+    what: str
+    """For the ticks."""
+    held: Held
+    """What has been read of images already."""
+    bad: dict[int, str] = field(default_factory=dict)
+    """Why images cannot be read."""
+    changed: dict[int, bytes] = field(default_factory=dict)
+    """The digests of images that held something else when they were looked at before the pass."""
 
 
 class Extractor:
@@ -170,51 +228,70 @@ class Extractor:
     ) -> Generator[Tick | Note, None, Bank]:
         """The same where it does not matter that none can be read."""
         yield Tick(what=what, done=0, total=len(catalog))
-        keys = self._keys(catalog, augmentation, views)
+        held = Held(0 if here().several else HELD)
+        images = self._images(catalog, held)
+        run = _Pass(catalog, augmentation, _Keys(images, augmentation, views), what, held)
+        # An image may have changed, or the disk refused a row: what is missing then is computed.
+        while (yield from self._round(run)):
+            pass
+        if run.changed:
+            yield Note(text=_about_changed([catalog.paths[number] for number in run.changed]))
+        good = np.setdiff1d(np.arange(len(catalog)), list(run.bad))
+        keys = run.keys.table[good]
+        if here().several:
+            self.store.refresh()
+            exchange(self.store, keys.ravel())
+        return Bank(
+            rows=self.store.rows,
+            places=self.store.find(keys),
+            shape=self.store.shape,
+            labels=torch.from_numpy(catalog.labels[good]),
+            catalog=catalog.take(good),
+            bad=tuple(
+                BadImage(path=catalog.paths[number], reason=run.bad[number])
+                for number in sorted(run.bad)
+            ),
+        )
+
+    def _round(self, run: _Pass) -> Generator[Tick | Note, None, bool]:
+        """Compute what is missing; whether something may be missing still."""
+        keys = run.keys.table
         # Copies of one image, seen alike, are computed once: by the first of them.
-        lacks = here().gather(self._lacks(keys))
-        missing = np.flatnonzero(np.logical_and.reduce(lacks))
+        lacks = np.logical_and.reduce(here().gather(self._lacks(keys)))
+        lacks[list(run.bad)] = False
+        missing = np.flatnonzero(lacks)
         _, first, copies = np.unique(
-            keys[missing].view(f"V{KEY_BYTES * views}").ravel(),
+            keys[missing].view(f"V{KEY_BYTES * keys.shape[1]}").ravel(),
             return_index=True,
             return_inverse=True,
         )
         first_of = missing[first][copies]
-        own = _share(np.sort(missing[first]), max(1, BATCH // views))
-        bad: dict[int, str] = {}
+        own = _share(np.sort(missing[first]), max(1, BATCH // keys.shape[1]))
+        seen = _Seen()
         try:
-            yield from self._compute_rows(catalog, augmentation, keys, own, bad, what)
+            yield from self._compute_rows(run, own, seen)
         finally:
             stores = (self.store, *self.beside)
             for store in stores:
                 store.settle()
             if self._keep:
                 cache.prune(keep=[one.folder.name for one in stores])
-        for one in here().gather(dict(bad)):
-            bad |= one
-        spoilt = np.isin(first_of, list(bad))
-        unreadable = tuple(
-            BadImage(path=catalog.paths[number], reason=bad[first])
-            for number, first in zip(
-                missing[spoilt].tolist(), first_of[spoilt].tolist(), strict=True
-            )
-        )
-        good = np.setdiff1d(np.arange(len(catalog)), missing[spoilt])
-        if here().several:
-            self.store.refresh()
-            exchange(self.store, keys[good].ravel())
-        return Bank(
-            rows=self.store.rows,
-            places=self.store.find(keys[good]),
-            shape=self.store.shape,
-            labels=torch.from_numpy(catalog.labels[good]),
-            catalog=catalog.take(good),
-            bad=unreadable,
-        )
+        every = here().gather(seen)
+        bad = {number: reason for one in every for number, reason in one.bad.items()}
+        lone = {number for one in every for number in one.lone}
+        for one in every:
+            run.keys.correct(one.changed)
+            run.changed |= one.changed
+        spoilt = np.isin(first_of, [number for number in bad if number not in lone])
+        copied = zip(missing[spoilt].tolist(), first_of[spoilt].tolist(), strict=True)
+        run.bad |= bad | {number: bad[first] for number, first in copied}
+        # Others that held the same before are to be looked at themselves.
+        return int(np.isin(first_of, list(lone)).sum()) > len(lone)
 
     def lacking(self, catalog: Catalog, augmentation: Augmentation) -> int:
         """How many images' plain views would have to be computed."""
-        return int(self._lacks(self._keys(catalog, augmentation, 1)).sum())
+        keys = _Keys(self._images(catalog, Held(0)), augmentation, 1)
+        return int(self._lacks(keys.table).sum())
 
     def _lacks(self, keys: NDArray[np.void]) -> NDArray[np.bool_]:
         """(N, V) -> (N,) whether any of an image's rows is not there."""
@@ -228,60 +305,69 @@ class Extractor:
             self.store = Store(_temporary(), self.store.shape)
             weakref.finalize(self.store, shutil.rmtree, self.store.folder, ignore_errors=True)
 
-    def _keys(self, catalog: Catalog, augmentation: Augmentation, views: int) -> NDArray[np.void]:
-        """(N, V)"""
-        own = digests(catalog.paths[here().part(len(catalog))], workers=self._workers)
-        images = np.concatenate(here().gather(own))
-        keys = np.empty((len(images), views), KEY)
-        for number, one in enumerate(images):
-            image = one.tobytes()
-            for view in range(views):
-                keys[number, view] = _key(image, augmentation.identity(number, view))
-        return keys
+    def _images(self, catalog: Catalog, held: Held) -> NDArray[np.void]:
+        """(N,) what tells the content of each image."""
+        paths = catalog.paths[here().part(len(catalog))]
+        own = digests(paths, workers=self._workers, held=held)
+        return np.concatenate(here().gather(own))
 
     def _compute_rows(
-        self,
-        catalog: Catalog,
-        augmentation: Augmentation,
-        keys: NDArray[np.void],
-        missing: NDArray[np.int64],
-        bad: dict[int, str],
-        what: str,
+        self, run: _Pass, missing: NDArray[np.int64], seen: _Seen
     ) -> Generator[Tick | Note, None, None]:
-        """Run the frozen part over the images of these numbers; `bad` takes the unreadable ones."""
+        """Run the frozen part over the images of these numbers; `seen` takes what they were."""
+        total = len(run.catalog)
         if not len(missing):
-            yield Tick(what=what, done=len(catalog), total=len(catalog))
+            yield Tick(what=run.what, done=total, total=total)
             return
-        views = keys.shape[1]
+        views = run.keys.table.shape[1]
+        read: dict[int, bytes] = {}
+        """The digests of what was decoded."""
 
         def look(image: Pixels, position: int) -> Pixels:
             number = int(missing[position])
-            return np.stack([augmentation.look(image, number, view) for view in range(views)])
+            return np.stack([run.augmentation.look(image, number, view) for view in range(views)])
 
-        paths, read = catalog.paths.take(missing), self.read
+        paths = run.catalog.paths.take(missing)
         at_least_px = self.cut.model.spec.resize_px
+
+        def source(position: int) -> Pixels:
+            number, path = int(missing[position]), paths[position]
+            data = run.held.take(number)
+            if self.read is not None:
+                decoded = self.read(path, at_least_px)
+                read[number] = decoded.digest
+                return decoded.pixels
+            data = content(path).data if data is None else data
+            read[number] = digest_of_bytes(data)  # also of what is no image
+            return decode(data, at_least_px=at_least_px)
+
         parts = batches(
             paths,
             look,
             sizes=_stretches(len(missing), max(1, BATCH // views)),
-            at_least_px=at_least_px,
-            source=None if read is None else lambda one: read(paths[one], at_least_px),
+            source=source,
             workers=self._workers,
             ahead=READ_AHEAD // (views * math.prod(self._example.shape[1:])),
         )
-        done = len(catalog) - len(missing)
+        done = total - len(missing)
         with contextlib.closing(parts):
             # The first before the engine starts: more are then read while it does.
             first = list(itertools.islice(parts, 1))
             runner = self.started or (yield from self.start())
             pairs = ((part, part.images.flatten(0, 1)) for part in itertools.chain(first, parts))
             for part, rows in runner.each(pairs):
-                for position, one in part.bad.items():
-                    bad[int(missing[position])] = one.reason
+                unread = {int(missing[position]): one for position, one in part.bad.items()}
+                numbers = missing[part.index]
+                now = {one: read.pop(one) for one in (*numbers.tolist(), *unread) if one in read}
+                changed = run.keys.correct(now)
+                seen.bad |= {number: one.reason for number, one in unread.items()}
+                seen.changed |= changed
+                # Of what could not be read at all nothing says that it is what it was.
+                seen.lone |= {*changed, *(number for number in unread if number not in now)}
                 if rows is not None:
-                    self._append(keys[missing[part.index]], rows)
+                    self._append(run.keys.table[numbers], rows)
                 done += len(part.index) + len(part.bad)
-                yield Tick(what=what, done=done, total=len(catalog))
+                yield Tick(what=run.what, done=done, total=total)
 
     def _append(self, keys: NDArray[np.void], rows: Tensor) -> None:
         """(n, V) and (n * V, ...)"""
@@ -388,6 +474,12 @@ def exchange(store: Store, keys: NDArray[np.void]) -> None:
     store.settle()
 
 
+def _about_changed(paths: Sequence[Path]) -> str:
+    """What is said of images that changed between two looks at them."""
+    which = f"image {paths[0]}" if len(paths) == 1 else f"{len(paths)} images, {paths[0]} first,"
+    return f"{which} changed while it was read: what the file holds now counts"
+
+
 def _temporary() -> Path:
     with disk_errors(Path(tempfile.gettempdir())):
         return Path(tempfile.mkdtemp(prefix="tlkit-"))
@@ -405,6 +497,8 @@ def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[st
         "frozen tensors": digest(cut.frozen.state_dict().items()),
         "input": str(cut.model.spec),
         "decoder": str(POLICY),
+        # Of version 0.1.0 they may be of what an image held a moment before.
+        "found by": "the bytes that were decoded",
         "engine": f"{choice.name}, {compute.words}, {compute.layout}",
     }
 

@@ -90,7 +90,7 @@ class Store:
         owners = np.unique(owner)
         if len(owners) == 1 and _behind_each_other(places):  # mostly: nothing is gathered
             return self._read(owners[0], places)
-        found = torch.empty(len(places), *self.shape)
+        found = torch.empty(len(places), *self.shape, dtype=torch.float32)
         for number in owners:
             mine = np.flatnonzero(owner == number)
             for begin in range(0, len(mine), PRESENT // AROUND):
