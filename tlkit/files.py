@@ -226,7 +226,10 @@ def remove_staged(path: Path) -> None:
             else:
                 one.rename(path)
         for one in path.parent.glob(begun + ".tmp"):
-            shutil.rmtree(one, ignore_errors=True)
+            if _real_folder(one):
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink(missing_ok=True)
 
 
 def _beside(path: Path, ending: str = ".tmp") -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -23,7 +23,7 @@ from tlkit.data import quarantine
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.digests import digest_of_bytes, digests, states
 from tlkit.data.folder import Catalog, Parts
-from tlkit.data.images import BadImage, Pixels, Unreadable
+from tlkit.data.images import BadImage, Pixels, Unreadable, read
 from tlkit.data.shards import contents
 from tlkit.errors import FolderError, briefly
 from tlkit.steps import Tick
@@ -112,6 +112,8 @@ class Audit:
     findings: tuple[Finding, ...]
     compared: bool
     """Whether images that look the same were searched for."""
+    stamps: Mapping[str, quarantine.Stamp] = field(default_factory=dict)
+    """Of the files that `--fix` takes away, in the state in which they were looked at."""
 
     @property
     def serious(self) -> int:
@@ -171,11 +173,24 @@ def audit(
     there = _named(parts)
     places = [_Place(folder, name, one, i) for name, one in there.items() for i in range(len(one))]
     looks: list[_Look | BadImage] = []
+    stamps = np.zeros((len(places), len(quarantine.stamp_of(folder))), np.int64)
+
+    def pixels(position: int) -> Pixels:
+        stamps[position] = quarantine.stamp_of(places[position].path)
+        return read(places[position].path, at_least_px=2 * COPY_PX)
+
+    def look(image: Pixels, position: int) -> _Look:
+        seen = _look(image, places[position].path)
+        # It is read twice: what was decoded and what is compared must be the same bytes.
+        if quarantine.stamp_of(places[position].path) != tuple(stamps[position].tolist()):
+            raise Unreadable("it was changed while it was looked at")
+        return seen
+
     for stretch in stretches(
         [one.path for one in places],
-        lambda image, position: _look(image, places[position].path),
+        look,
         sizes=even_parts(len(places), 64),
-        at_least_px=2 * COPY_PX,
+        source=pixels,
         workers=workers,
     ):
         looks += [one for _, one in stretch]
@@ -187,6 +202,7 @@ def audit(
         *_imbalance(parts.train),
         *_left_out(there),
     ]
+    to_move = {file for one in found for file in one.to_move}
     return Audit(
         folder=folder,
         images=len(places),
@@ -196,6 +212,11 @@ def audit(
         },
         findings=tuple(found),
         compared=compared,
+        stamps={
+            place.file: tuple(stamp)
+            for place, stamp in zip(places, stamps.tolist(), strict=True)
+            if place.file in to_move
+        },
     )
 
 
