@@ -43,7 +43,7 @@ from tlkit.data.placing import (
 )
 from tlkit.data.shards import find
 from tlkit.errors import FolderError, OptionError, listing
-from tlkit.files import disk_errors, refuse_unwritable, remove_staged, write_text
+from tlkit.files import disk_errors, refuse_unwritable, remove_abandoned, remove_staged, write_text
 from tlkit.options import PredictOptions, SortOptions, own_parameters, signature
 from tlkit.predict.ensemble import ask, check, settle
 from tlkit.predict.reject import OF_PRECISION, Rule, rule_of
@@ -160,6 +160,7 @@ def sort_events(
     options = SortOptions() if options is None else options
     ground = _ground(Path(photos), Path(into), options.by)
     looking = _looking(options)
+    remove_abandoned(ground.out)
     refuse_unwritable(ground.out)
     heads = artifact.load_all(runs.head_files(head), weights=str(weights))
     looking = yield from settle(heads, _thresholds(heads, options, looking))
