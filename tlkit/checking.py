@@ -16,6 +16,7 @@ from tlkit import runs
 from tlkit.data import quarantine
 from tlkit.data.audit import KINDS, Audit, Finding, audit
 from tlkit.data.folder import Catalog, scan_parts
+from tlkit.data.journal import Left
 from tlkit.data.shards import find
 from tlkit.errors import OptionError, RunFolderError, listing, pick
 from tlkit.options import CheckOptions, own_parameters, signature
@@ -100,8 +101,12 @@ def _doubts(run: Path, train: Catalog, folder: Path) -> Iterator[Finding]:
             )
 
 
-def fix(found: Audit) -> list[quarantine.Move]:
-    """Move what the findings' kinds say into the quarantine. Raises `DiskError`."""
+def fix(found: Audit) -> list[quarantine.Move | Left]:
+    """Move what the findings' kinds say into the quarantine; return what became of each file.
+
+    A file that has changed since it was looked at stays, and so does one that a link leads to.
+    Raises `RunFolderError`, `DiskError`.
+    """
     why: dict[str, str] = {}
     for one in found.findings:
         whole = [found.folder / file for file in one.files]
@@ -118,7 +123,7 @@ def fix(found: Audit) -> list[quarantine.Move]:
             expected="files of their own",
             do="write these shards again without them",
         )
-    return quarantine.move(found.folder, why) if why else []
+    return quarantine.move(found.folder, why, found.stamps) if why else []
 
 
 def undo(folder: str | Path) -> list[quarantine.Move]:

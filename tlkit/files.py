@@ -2,7 +2,9 @@
 
 A file is written under a temporary name beside its place, flushed to the disk and renamed; a folder
 is filled under a temporary name and renamed as a whole. What fails on the way (a full disk, a lost
-permission, Ctrl-C) leaves what was there before.
+permission, Ctrl-C) leaves what was there before. A process that is killed leaves the temporary name
+too; whoever writes to that place next removes it. What is being written is locked meanwhile, by
+which it is told from what was abandoned.
 Not here: what is written.
 """
 
@@ -22,6 +24,9 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+if os.name == "posix":
+    import fcntl
+
 from tlkit.errors import DiskError, RunFolderError
 
 LONGEST = 50
@@ -30,20 +35,23 @@ OLD = ".old"
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, tidy: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends without an error.
 
-    A link is followed; a pipe or a device is written to, not replaced. Raises `DiskError`.
+    A link is followed; a pipe or a device is written to, not replaced. Without `tidy` the folder is
+    not searched for what killed processes have left. Raises `DiskError`.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file() and not path.is_dir():
-        with disk_errors(path), path.open("wb") as file:
-            yield file
+        with disk_errors(path), path.open("wb") as device:
+            yield device
         return
-    temporary = _beside(path)
-    with disk_errors(path):
+    with contextlib.ExitStack() as locks, disk_errors(path):
+        if tidy:
+            remove_abandoned(path)
+        temporary, file = _new_beside(path, locks)
         try:
-            with temporary.open("wb") as file:
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -52,9 +60,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file, or leave what was there. Raises `DiskError`."""
-    with new_file(path) as file:
+def write_bytes(path: Path, data: bytes, *, tidy: bool = True) -> None:
+    """Write a whole file, or leave what was there; `tidy` as for `new_file`. Raises `DiskError`."""
+    with new_file(path, tidy=tidy) as file:
         file.write(data)
 
 
@@ -71,16 +79,17 @@ def new_folder(path: Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
     have wildcards, and a folder before it (`fold-*/a.csv`). Raises `RunFolderError` at once if
     `path` holds anything else; `DiskError` where the disk refuses.
     """
+    remove_abandoned(path)
     refuse_occupied(path, replace=replace)
-    staged = _beside(path)
-    with disk_errors(path):
+    with contextlib.ExitStack() as locks, disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.mkdir()
+        staged = _new_folder_beside(path, locks)
         try:
             yield staged
             old = _beside(path, OLD)
             if path.exists():
                 refuse_occupied(path, replace=replace)
+                _lock_folder(path, locks)
                 path.rename(old)
             try:
                 staged.rename(path)
@@ -98,9 +107,25 @@ def refuse_unwritable(path: Path) -> None:
     # Tried in the nearest folder that is there: what fails later must not leave empty folders.
     there = next(one for one in path.absolute().parents if one.exists())
     with disk_errors(path):
-        probe = _beside(there / path.name)
-        probe.touch()
-        probe.unlink()
+        if not _takes_nameless(there):
+            probe = _beside(there / path.name)
+            probe.touch()
+            probe.unlink(missing_ok=True)
+
+
+def _takes_nameless(folder: Path) -> bool:
+    """Return whether a file without a name could be made in a folder, of which nothing is left
+    however the process ends; False where the system has none. Raises `OSError`.
+    """
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True
 
 
 def refuse_occupied(path: Path, *, replace: Collection[str] = ()) -> None:
@@ -214,19 +239,103 @@ def is_locked(path: Path) -> bool:
 def remove_staged(path: Path) -> None:
     """Remove what was begun under a temporary name for `path` and never renamed.
 
-    For one who knows that nobody is writing it now. A name that was shortened is left alone: it may
-    be another's.
+    For one who knows that nobody is writing it now.
     """
-    if len(path.name) < LONGEST:
-        begun = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"
-        # What was there before, by one who was stopped between taking it away and replacing it.
-        for one in path.parent.glob(begun + OLD):
-            if path.exists():
-                shutil.rmtree(one, ignore_errors=True)
-            else:
-                one.rename(path)
-        for one in path.parent.glob(begun + ".tmp"):
-            shutil.rmtree(one, ignore_errors=True)
+    for one in _staged(path):
+        _remove_or_return(one, path)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what was begun under a temporary name for `path` by processes that are no more.
+
+    What is being written now stays. So does all of it where the system cannot tell (Windows, some
+    network drives).
+    """
+    for one in _staged(path):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as lock:
+            if _lock(one, lock, wait=False):
+                _remove_or_return(one, path)
+
+
+def _staged(path: Path) -> list[Path]:
+    """Find the temporary names for `path`, what it was before first.
+
+    A name that was shortened is left alone: it may be another's.
+    """
+    if len(path.name) >= LONGEST:
+        return []
+    begun = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"
+    return [*path.parent.glob(begun + OLD), *path.parent.glob(begun + ".tmp")]
+
+
+def _remove_or_return(one: Path, path: Path) -> None:
+    """Remove what has a temporary name; or give it back its own, where that was taken away by a
+    process that was stopped before it had put the new one there.
+    """
+    if one.name.endswith(OLD) and not path.exists():
+        one.rename(path)
+    elif _real_folder(one):
+        shutil.rmtree(one, ignore_errors=True)
+    else:
+        one.unlink(missing_ok=True)
+
+
+def _new_beside(path: Path, stack: contextlib.ExitStack) -> tuple[Path, BinaryIO]:
+    """Open a new file beside a path, locked until the stack ends. Raises `OSError`."""
+    while True:
+        temporary = _beside(path)
+        file = temporary.open("xb")
+        if not _lock_opened(file.fileno(), wait=True):
+            return temporary, file
+        # Before it was locked another process may have taken it for abandoned.
+        if _is_at(file.fileno(), temporary):
+            stack.callback(
+                os.close, os.dup(file.fileno())
+            )  # it is locked while it is open anywhere
+            return temporary, file
+        file.close()
+
+
+def _new_folder_beside(path: Path, stack: contextlib.ExitStack) -> Path:
+    """Make a new folder beside a path, locked until the stack ends. Raises `OSError`."""
+    while True:
+        staged = _beside(path)
+        staged.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            _lock_folder(staged, stack)
+            if staged.exists():
+                return staged
+
+
+def _lock_folder(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Lock a folder where the system can. Raises `OSError`."""
+    if os.name == "posix":
+        _lock(folder, stack, wait=True)
+
+
+def _lock(path: Path, stack: contextlib.ExitStack, *, wait: bool) -> bool:
+    """Lock a file or folder until the stack ends; False where that cannot be done. Raises
+    `OSError`.
+    """
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    stack.callback(os.close, opened)
+    return _lock_opened(opened, wait=wait) and _is_at(opened, path)
+
+
+def _lock_opened(opened: int, *, wait: bool) -> bool:
+    """Lock an open file; False where another has it, or where the system has no such lock."""
+    if os.name != "posix":
+        return False
+    with contextlib.suppress(OSError):
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(opened), os.lstat(path))
+    return False
 
 
 def _beside(path: Path, ending: str = ".tmp") -> Path:

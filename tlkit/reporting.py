@@ -31,7 +31,6 @@ from tlkit.files import (
     new_folder,
     refuse_occupied,
     refuse_unwritable,
-    remove_staged,
     write_bytes,
     write_text,
 )
@@ -139,7 +138,6 @@ def report_events(
         subject = yield from _looked(read, catalog, judged, options, weights)
     found, quarantine = yield from _data(read, options)
     report = written(replace(subject, audit=found, moved=quarantine))
-    remove_staged(place)  # what a report that was killed has left
     with new_folder(place, replace=runs.REPORT_FILES) as staged:
         write_text(staged / "report.html", report.html)
         write_text(staged / "report.json", _strict(report.data))

@@ -23,15 +23,16 @@ from tlkit import artifact, runs
 from tlkit.artifact import Head
 from tlkit.data.folder import find_images
 from tlkit.data.images import BadImage, Pixels, Unreadable, read
+from tlkit.data.journal import Left
 from tlkit.data.names import Names, Paths
 from tlkit.data.placing import (
     JOURNAL,
-    LOCK,
+    OWN,
     Ground,
-    Left,
     Line,
     State,
     begin,
+    forget,
     ground_of,
     held,
     lines,
@@ -42,7 +43,7 @@ from tlkit.data.placing import (
 )
 from tlkit.data.shards import find
 from tlkit.errors import FolderError, OptionError, listing
-from tlkit.files import disk_errors, refuse_unwritable, write_text
+from tlkit.files import disk_errors, refuse_unwritable, remove_abandoned, remove_staged, write_text
 from tlkit.options import PredictOptions, SortOptions, own_parameters, signature
 from tlkit.predict.ensemble import ask, check, settle
 from tlkit.predict.reject import OF_PRECISION, Rule, rule_of
@@ -159,18 +160,20 @@ def sort_events(
     options = SortOptions() if options is None else options
     ground = _ground(Path(photos), Path(into), options.by)
     looking = _looking(options)
-    found = _photos_in(ground)
-    _refuse_shards(found)
-    if options.by == "move":
-        _refuse_read_only(found)
+    remove_abandoned(ground.out)
     refuse_unwritable(ground.out)
     heads = artifact.load_all(runs.head_files(head), weights=str(weights))
     looking = yield from settle(heads, _thresholds(heads, options, looking))
-    with held(ground.out):
+    with held(ground):
+        # Not before: another sort, which has ended meanwhile, may have moved them.
+        found = _photos_in(ground)
+        _refuse_shards(found)
+        if options.by == "move":
+            _refuse_read_only(found)
         begin(ground, _asked(heads, looking))
         tally = _Tally(heads[0].classes, ground)
-        (ground.out / SUMMARY).unlink(missing_ok=True)
         with disk_errors(ground.out):
+            _forget_summary(ground.out)
             done = {tally.add(line) for line in placed(ground)}
             fresh = Paths(Path(), Names.of(_fresh(ground, found, done, tally)))
         del done
@@ -190,29 +193,46 @@ def _photos_in(ground: Ground) -> Paths:
         raise
 
 
-def unsort(out: str | Path) -> tuple[Left, ...]:
+def unsort(out: str | Path, into: str | Path | None = None) -> tuple[Left, ...]:
     """Take back what `sort` has put into a folder; the photos that could not be, and why.
 
     The folder is gone then, unless something of yours is in it. Given again after a stop, it goes
-    on. Raises `TlkitError`; `tlkit.unsort_events` does the same step by step.
+    on. `into` is the folder that photos were moved from; name it where they were sorted on another
+    machine or by another user, for a journal from elsewhere may name any folder. Raises
+    `TlkitError`; `tlkit.unsort_events` does the same step by step.
     """
-    return finish(unsort_events(out))
+    return finish(unsort_events(out, into))
 
 
-def unsort_events(out: str | Path) -> Generator[Tick, None, tuple[Left, ...]]:
+def unsort_events(
+    out: str | Path, into: str | Path | None = None
+) -> Generator[Tick, None, tuple[Left, ...]]:
     """The same step by step: yields `Tick`s, returns what `unsort` does."""
-    out = Path(out)
-    ground_of(out)  # what is none is refused before anything is made in it
-    with held(out):
-        ground = ground_of(out)
-        total = sum(1 for _ in lines(ground))
+    out = Path(os.path.realpath(out))
+    back_to = None if into is None else Path(os.path.realpath(into))
+    if back_to is not None:
+        _refuse_nested(back_to, out)
+    # What was not sorted into is refused before anything is made in it.
+    ground = ground_of(out, back_to)
+    with held(ground or Ground(photos=out.parent, out=out, by="link")):
+        ground = ground_of(out, back_to)
         with disk_errors(out):
-            (out / SUMMARY).unlink(missing_ok=True)
+            if ground is None:
+                forget(out)
+                return ()
+            _forget_summary(out)
+        total = sum(1 for _ in lines(ground))
         back = take_back(ground)
         for done in range(1, total + 1):
             next(back)
             yield Tick(what="taking back", done=done, total=total)
         return finish(back)
+
+
+def _forget_summary(out: Path) -> None:
+    """Remove the summary, and one that was begun and never renamed. Raises `OSError`."""
+    remove_staged(out / SUMMARY)
+    (out / SUMMARY).unlink(missing_ok=True)
 
 
 def as_json(result: Sorted, options: PredictOptions) -> str:
@@ -240,7 +260,7 @@ def folders_of(classes: Sequence[str]) -> dict[str, str]:
 
     Anybody may have made a head file: its classes may be called anything.
     """
-    taken = {UNSURE, SUMMARY, JOURNAL, LOCK}
+    taken = {UNSURE, SUMMARY, *OWN}
     found = {}
     for name in classes:
         plain = folder = _as_folder(name)
@@ -277,14 +297,19 @@ def _ground(photos: Path, out: Path, by: str) -> Ground:
             do="check the path",
         )
     real, there = Path(os.path.realpath(photos)), Path(os.path.realpath(out))
-    if _is_within(there, real) or _is_within(real, there):
+    _refuse_nested(real, there)
+    return Ground(photos=real, out=there, by=by)
+
+
+def _refuse_nested(photos: Path, out: Path) -> None:
+    """Raise `FolderError` where the photos and the folder of sorted ones are not apart."""
+    if _is_within(out, photos) or _is_within(photos, out):
         raise FolderError(
             "the photos and the folder to sort them into are one inside the other",
-            found=f"photos {real}, --into {there}",
+            found=f"photos {photos}, sorted into {out}",
             expected="a folder elsewhere: what was sorted is not to be sorted again",
-            do=f"name one: --into {real.parent / (real.name + '-sorted')}",
+            do=f"name one beside them, such as {photos.parent / (photos.name + '-sorted')}",
         )
-    return Ground(photos=real, out=there, by=by)
 
 
 def _is_within(path: Path, folder: Path) -> bool:
@@ -410,13 +435,14 @@ def _fresh(ground: Ground, found: Paths, done: set[str], tally: _Tally) -> Itera
 def _sort(
     ground: Ground, heads: Sequence[Head], looking: PredictOptions, paths: Paths, tally: _Tally
 ) -> Generator[Tick, None, None]:
-    states: dict[int, State] = {}
+    states: dict[int, tuple[State, int]] = {}
 
     def source(position: int, at_least_px: int) -> Pixels:
         path = paths[position]
         try:
             # Heads with networks of their own read it each for themselves: the first one counts.
-            states.setdefault(position, state_of(os.stat(path)))
+            status = os.stat(path)
+            states.setdefault(position, (state_of(status), status.st_ctime_ns))
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
         return read(path, at_least_px=at_least_px)
@@ -430,7 +456,7 @@ def _sort(
         if isinstance(one, BadImage) or state is None:
             tally.spoil(one)
         else:
-            waiting.append(tally.line(one, state))
+            waiting.append(tally.line(one, *state))
         if len(waiting) == AT_ONCE or position + 1 == len(paths):
             for each in place(ground, waiting):
                 tally.take(each)
@@ -454,12 +480,17 @@ class _Tally:
         self.folders = folders_of(self.classes)
         self.counts = {one: [0.0, 0.0, 0.0] for one in (*self.folders.values(), UNSURE)}
 
-    def line(self, one: Prediction, state: State) -> Line:
+    def line(self, one: Prediction, state: State, inode_ns: int) -> Line:
         """Where a photo is to go."""
-        file = str(one.path)[len(os.path.join(self.ground.photos, "")) :].replace(os.sep, "/")
+        file = self._file(one.path)
         ((name, likely),) = one.top(1)
         folder = UNSURE if one.unsure else self.folders[name]
-        return Line(file=file, place=f"{folder}/{file}", state=state, told={"p": likely})
+        return Line(
+            file=file, place=f"{folder}/{file}", state=state, told={"p": likely}, inode_ns=inode_ns
+        )
+
+    def _file(self, path: Path) -> str:
+        return str(path)[len(os.path.join(self.ground.photos, "")) :].replace(os.sep, "/")
 
     def add(self, line: Line) -> str:
         """Count a photo that lies in its place; which one it is."""
@@ -484,10 +515,11 @@ class _Tally:
         self.left.append(Left(file=file, why=why))
 
     def spoil(self, one: Prediction | BadImage) -> None:
-        """A photo could not be read."""
-        self.bad.append(
-            one if isinstance(one, BadImage) else BadImage(path=one.path, reason="it is gone")
-        )
+        """A photo could not be read, or has gone since the folder was listed."""
+        if isinstance(one, BadImage) and os.path.lexists(one.path):
+            self.bad.append(one)
+        else:
+            self.leave(self._file(one.path), "it is gone")
 
     def result(self, rule: Rule) -> Sorted:
         """All of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -72,15 +73,15 @@ def test_what_somebody_else_has_put_there_stays(folder):
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 3])
 def test_moves_that_were_stopped_can_be_undone(folder, monkeypatch, stop):
-    before, renamed, rename = contents(folder), [], Path.rename
+    before, renamed, rename = contents(folder), [], quarantine.rename_new
 
-    def stopped(self, target):
+    def stopped(source, target):
         if len(renamed) == stop:
             raise KeyboardInterrupt
-        renamed.append(self)
-        return rename(self, target)
+        renamed.append(source)
+        rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", stopped)
+    monkeypatch.setattr(quarantine, "rename_new", stopped)
     with pytest.raises(KeyboardInterrupt):
         move(folder, dict.fromkeys(FILES, "why"))
     monkeypatch.undo()
@@ -151,7 +152,8 @@ def test_after_a_line_that_was_cut_off_the_next_begins_one_of_its_own(folder):
 def test_a_move_that_was_stopped_and_made_later_is_undone_once(folder, monkeypatch):
     before = contents(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
+        refuse = mock.Mock(side_effect=PermissionError(13, "no"))
+        patch.setattr(quarantine, "rename_new", refuse)
         with pytest.raises(DiskError):
             move(folder, {"a/1.jpg": ""})
     move(folder, {"a/1.jpg": ""})

@@ -55,7 +55,6 @@ def command(
     """
     from tlkit import checking
     from tlkit.cli import show
-    from tlkit.data.quarantine import NAME
     from tlkit.files import write_text
     from tlkit.steps import finish
 
@@ -76,10 +75,27 @@ def command(
 
         write_text(Path(html), page(found))
     if fix:
-        moved = checking.fix(found)
-        click.echo(f"moved {len(moved)} files into {show.one_line(str(folder / NAME))}", err=True)
-        click.echo("tlkit check FOLDER --undo puts them back", err=True)
+        _fix(found)
     elif found.serious:
+        sys.exit(1)
+
+
+def _fix(found: Audit) -> None:
+    """Move the files; status 1 where some of them stay."""
+    from tlkit import checking
+    from tlkit.cli import show
+    from tlkit.data.journal import Left
+    from tlkit.data.quarantine import NAME
+
+    done = checking.fix(found)
+    left = [one for one in done if isinstance(one, Left)]
+    place = show.one_line(str(found.folder / NAME))
+    click.echo(f"moved {len(done) - len(left)} files into {place}", err=True)
+    for one in left[:MOST]:
+        click.echo(f"stays: {show.one_line(one.file)}: {show.one_line(one.why)}", err=True)
+    click.echo("tlkit check FOLDER --undo puts them back", err=True)
+    if left:
+        click.echo(f"{len(left)} files stay where they are; check the folder again", err=True)
         sys.exit(1)
 
 

@@ -14,7 +14,7 @@ from tlkit.cli.predict import WithTta
 from tlkit.options import SortOptions
 
 if TYPE_CHECKING:
-    from tlkit.data.placing import Left
+    from tlkit.data.journal import Left
     from tlkit.sorting import Sorted
 
 MOST = 20
@@ -24,7 +24,12 @@ MOST = 20
 @click.command("sort", cls=WithTta)
 @click.argument("head", required=False)
 @click.argument("photos", required=False, type=click.Path())
-@click.option("--into", metavar="DIR", help="A new folder for the class folders.")
+@click.option(
+    "--into",
+    metavar="DIR",
+    help="A new folder for the class folders; with --undo, the folder that photos are moved back "
+    "to, which is known where you have moved them from it on this machine.",
+)
 @click.option("--undo", metavar="DIR", help="Take back all that was sorted into DIR.")
 @click.option(
     "--weights", metavar="FILE", default="", help="The weight file of heads fitted on one."
@@ -51,6 +56,7 @@ def command(
     tlkit sort runs/cats_dogs-efficientnet_lite0 photos/ --into sorted/
     tlkit sort RUN photos/ --into sorted/ --by move --reject-below 0.9
     tlkit sort --undo sorted/
+    tlkit sort --undo sorted/ --into photos/
     """
     from tlkit.cli import show
     from tlkit.errors import OptionError
@@ -58,14 +64,14 @@ def command(
     from tlkit.steps import finish
 
     if undo is not None:
-        if head or into or weights or options.changed():
+        if head or weights or options.changed():
             raise OptionError(
                 "an option would be ignored",
                 found=f"--undo {undo}, and what to sort",
-                expected="--undo DIR and nothing else",
+                expected="--undo DIR, with --into FOLDER or without, and nothing else",
                 do="leave the rest out",
             )
-        _undo(undo)
+        _undo(undo, into)
         return
     if head is None or photos is None or into is None:
         raise OptionError(
@@ -90,13 +96,13 @@ def command(
         sys.exit(1)
 
 
-def _undo(out: str) -> None:
+def _undo(out: str, into: str | None) -> None:
     from tlkit.cli import show
     from tlkit.sorting import unsort_events
     from tlkit.steps import finish
 
     with _stoppable(), show.meter() as meter:
-        left = finish(unsort_events(out), meter)
+        left = finish(unsort_events(out, into), meter)
     _name(left)
     if left:
         click.echo(f"{len(left)} photos could not be taken back", err=True)

@@ -10,7 +10,7 @@ Next door: folder.py (what is in the folder), quarantine.py (moving away what wa
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -108,6 +108,8 @@ class Audit:
     findings: tuple[Finding, ...]
     compared: bool
     """Whether images that look the same were searched for."""
+    stamps: Mapping[str, quarantine.Stamp] = field(default_factory=dict)
+    """Of the files that `--fix` takes away, in the state in which they were looked at."""
 
     @property
     def serious(self) -> int:
@@ -167,11 +169,18 @@ def audit(
     there = _named(parts)
     places = [_Place(folder, name, one, i) for name, one in there.items() for i in range(len(one))]
     looks: list[_Look | BadImage] = []
+    stamps = np.zeros((len(places), len(quarantine.stamp_of(folder))), np.int64)
+
+    def read(position: int) -> bytes:
+        # Before it is read: what is exchanged from here on has another stamp, and is not moved.
+        stamps[position] = quarantine.stamp_of(places[position].path)
+        return content(places[position].path).data
+
     for stretch in stretches(
         [one.path for one in places],
-        lambda image, _: _look(image),
+        lambda data, _: _look(data),
         sizes=even_parts(len(places), 64),
-        source=lambda position: content(places[position].path).data,
+        source=read,
         workers=workers,
     ):
         looks += [one for _, one in stretch]
@@ -183,6 +192,7 @@ def audit(
         *_imbalance(parts.train),
         *_left_out(there),
     ]
+    to_move = {file for one in found for file in one.to_move}
     return Audit(
         folder=folder,
         images=len(places),
@@ -192,6 +202,11 @@ def audit(
         },
         findings=tuple(found),
         compared=compared,
+        stamps={
+            place.file: tuple(stamp)
+            for place, stamp in zip(places, stamps.tolist(), strict=True)
+            if place.file in to_move
+        },
     )
 
 

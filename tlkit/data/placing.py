@@ -14,6 +14,10 @@ stop at any moment leaves nothing that could not be told.
 Nothing is overwritten in either direction: names are taken in one step that fails where one is
 taken, and the photo gets the next number. A photo that is no longer what was looked at stays where
 it is, and so does one that the system does not give; a full disk ends it all.
+
+A folder with a journal may have come from anybody. Nothing is reached through a link in it, or in
+the folder of photos. Moves go back only to a folder that the user has named: by the command that
+sorted, which the journal's signature tells (signature.py), or now.
 Not here: which photo goes where (tlkit/sorting.py).
 Next door: quarantine.py (files of a data folder, which stay on its file system).
 """
@@ -32,19 +36,32 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from tlkit.data.journal import Write, appending, records, refuse_outside, unreadable
-from tlkit.errors import FolderError, RunFolderError
+from tlkit.data.folder_lock import LOCK, changing, making
+from tlkit.data.journal import (
+    Left,
+    Write,
+    appending,
+    is_within,
+    records,
+    refuse_outside,
+    unreadable,
+)
+from tlkit.data.signature import is_ours, sign
+from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError
 from tlkit.files import disk_errors, refuse_occupied, rename_new, sync_folder
 
-JOURNAL, LOCK = "undo.jsonl", ".lock"
+JOURNAL = "undo.jsonl"
+OWN = frozenset({JOURNAL, LOCK})
+"""What lies in a folder to sort into before the first photo does."""
+BEGIN, SIGNATURE = b'{"format"', "signature"
 WROTE = "tlkit sort"
 FORMAT = 1
 BY = ("link", "copy", "move")
 
 CHANGED = "it has changed since it was looked at"
 TAKEN = "something else has its place there"
+LINKED = "a link is on the way to it"
+NO_FOLDER = "a link has the place of the folder that it would go to"
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """What the system says where it would say so of the next photo too."""
@@ -78,14 +95,9 @@ class Line:
     state: State
     told: Mapping[str, Any]
     """What the caller wants to read again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Left:
-    """A photo that stays where it is, and why."""
-
-    file: str
-    why: str
+    inode_ns: int = 0
+    """When its inode changed last, as it was looked at; 0: unknown. Not written down. A photo that
+    was exchanged for a moment has its old state again, but not this time."""
 
 
 def state_of(status: os.stat_result) -> State:
@@ -94,7 +106,7 @@ def state_of(status: os.stat_result) -> State:
 
 
 def begin(ground: Ground, asked: Mapping[str, Any]) -> None:
-    """Make the folder, or go on in one where the same was asked. Call it while `held`.
+    """Begin a journal, or go on in a folder where the same was asked. Call it while `held`.
 
     Raises `RunFolderError` for a folder with anything else in it, `DiskError`.
     """
@@ -106,9 +118,11 @@ def begin(ground: Ground, asked: Mapping[str, Any]) -> None:
     if there is None:
         _refuse_strangers(ground.out)
         with disk_errors(ground.out), appending(journal) as write:
-            write([head])
+            write([{**head, SIGNATURE: sign(head)}])
             sync_folder(ground.out)
-    elif there != head:
+            with contextlib.suppress(PermissionError):
+                sync_folder(ground.out.parent)
+    elif _without_signature(there) != head:
         other = next(
             (one for one in ("photos", "by") if there.get(one) != head[one]), "head or options"
         )
@@ -120,19 +134,42 @@ def begin(ground: Ground, asked: Mapping[str, Any]) -> None:
         )
 
 
-def ground_of(out: Path) -> Ground:
-    """Where the photos in a folder have come from. Raises `FolderError`, `DiskError`."""
+def ground_of(out: Path, into: Path | None = None) -> Ground | None:
+    """Return where the photos in a folder go back to; None where a sort was stopped before its
+    first photo.
+
+    `into` is the folder that they came from, where the user names it. Raises `FolderError` for a
+    folder that was not sorted into, and where moves would go to a folder that the user has not
+    named; `DiskError`, `OptionError`.
+    """
     head = _head(out)
     if head is None:
+        if _is_unbegun(out):
+            return None
         raise FolderError(
             f"there is nothing to take back from {out}",
             found=f"no {JOURNAL} in it" if out.is_dir() else "no such folder",
             expected="a folder that `tlkit sort` has filled",
             do="check the path",
         )
-    if head.get("format") != FORMAT or head.get("by") not in BY or "photos" not in head:
+    by, named = head.get("by"), head.get("photos", "")
+    if head.get("format") != FORMAT or by not in BY or not _is_path(named):
         raise unreadable(out / JOURNAL, WROTE)
-    photos = Path(head["photos"])
+    if into is not None and by != "move":
+        raise OptionError(
+            "an option would be ignored",
+            found=f"--into {into}, and photos that were not moved (--by {by})",
+            expected="--into only where photos are to be moved back",
+            do="leave it out",
+        )
+    photos = Path(named) if into is None else into
+    if by == "move" and into is None and not _is_own(head):
+        raise FolderError(
+            f"the photos in {out} are not moved to a folder that you have not named",
+            found=f"{photos}, named by a journal that your tlkit did not write on this machine",
+            expected="the folder that they came from, named by you",
+            do="name it: tlkit sort --undo DIR --into FOLDER",
+        )
     if not photos.is_dir():
         raise FolderError(
             f"the photos in {out} cannot be taken back",
@@ -140,31 +177,67 @@ def ground_of(out: Path) -> Ground:
             expected="the folder that they have come from",
             do="make it, or mount the disk that it is on",
         )
-    return Ground(photos=photos, out=out, by=head["by"])
+    return Ground(photos=photos, out=out, by=by)
+
+
+def _is_path(value: object) -> bool:
+    """Return whether it is a path that a disk can have."""
+    with contextlib.suppress(ValueError):
+        return isinstance(value, str) and os.path.isabs(value) and b"\0" not in os.fsencode(value)
+    return False
+
+
+def _is_own(head: Mapping[str, Any]) -> bool:
+    """Return whether a command of the user's has named the folder of photos that is still there."""
+    photos = head["photos"]
+    return is_ours(_without_signature(head), head.get(SIGNATURE)) and (
+        os.path.realpath(photos) == photos
+    )
+
+
+def _without_signature(head: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in head.items() if name != SIGNATURE}
+
+
+def _is_unbegun(out: Path) -> bool:
+    """Return whether a folder holds only what a sort leaves that was stopped at its very begin."""
+    if not out.is_dir() or {one.name for one in out.iterdir()} - OWN:
+        return False
+    try:
+        data = (out / JOURNAL).read_bytes() if (out / JOURNAL).is_file() else b""
+    except OSError:
+        return False
+    return b"\n" not in data and data[: len(BEGIN)] == BEGIN[: len(data)]
+
+
+def forget(out: Path) -> None:
+    """Remove what a sort has made in a folder beside the photos, and the folder if nothing is left.
+
+    Raises `OSError`.
+    """
+    for name in (JOURNAL, LOCK):
+        (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
 
 
 @contextlib.contextmanager
-def held(out: Path) -> Iterator[None]:
-    """One process at a time; makes the folder where it is missing.
+def held(ground: Ground) -> Iterator[None]:
+    """Let no other process move what this one does; makes the folder where it is missing.
 
     Raises `RunFolderError`, `DiskError`.
     """
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunFolderError(
-                f"{out} is in use",
-                found="another process that sorts into it, or takes back from it",
-                expected="one at a time",
-                do="wait for it",
-            ) from error
-    try:
+    moves = ground.by == "move"
+    with contextlib.ExitStack() as stack:
+        with disk_errors(ground.out):
+            stack.enter_context(making(ground.out))
+            stack.enter_context(
+                changing(
+                    *([ground.photos] if moves else []),
+                    reading=[ground.out.parent, *([] if moves else [ground.photos])],
+                )
+            )
         yield
-    finally:
-        lock.release()
 
 
 def lines(ground: Ground) -> Iterator[Line]:
@@ -173,12 +246,33 @@ def lines(ground: Ground) -> Iterator[Line]:
     next(said, None)
     for one in said:
         try:
-            device, inode, size, mtime_ns = map(int, one["state"])
-            line = Line(**{**one, "state": (device, inode, size, mtime_ns)})
-            refuse_outside(line.file, line.place)
-        except (TypeError, ValueError, KeyError) as error:
+            yield _line(one)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise unreadable(ground.out / JOURNAL, WROTE) from error
-        yield line
+
+
+def _line(record: Mapping[str, Any]) -> Line:
+    """Raises `DiskError` for names outside, and what the parts of a record raise that is none."""
+    device, inode, size, mtime_ns = map(int, record["state"])
+    line = Line(
+        file=record["file"],
+        place=record["place"],
+        state=(device, inode, size, mtime_ns),
+        told=dict(record["told"]),
+    )
+    refuse_outside(line.file, line.place)
+    if "/" not in line.place:  # a photo lies in a folder: what lies beside these is not to be moved
+        raise DiskError(
+            "the journal cannot be trusted",
+            found=f"a photo placed as {line.place}",
+            expected="photos in the folders of their classes",
+            do="put the files back by hand",
+        )
+    return line
+
+
+def _record(line: Line) -> dict[str, Any]:
+    return {name: value for name, value in asdict(line).items() if name != "inode_ns"}
 
 
 def placed(ground: Ground) -> Iterator[Line]:
@@ -199,7 +293,7 @@ def place(ground: Ground, wanted: Sequence[Line]) -> Iterator[Line | Left]:
     with disk_errors(ground.out):
         ready = [_ready(ground, one) for one in wanted]
         with appending(ground.out / JOURNAL) as write:
-            write(asdict(one) for one in ready if isinstance(one, Line))
+            write(_record(one) for one in ready if isinstance(one, Line))
             for one in ready:
                 yield _placed(ground, write, one) if isinstance(one, Line) else one
 
@@ -225,13 +319,11 @@ def take_back(ground: Ground) -> Generator[Line, None, tuple[Left, ...]]:
         # Folders that somebody else has put something into stay.
         inside = (one for one in folders if one != ground.out and one.is_relative_to(ground.out))
         for folder in sorted(inside, reverse=True):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            if is_within(ground.out, str(folder.relative_to(ground.out))):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         if not left:
-            (ground.out / JOURNAL).unlink()
-            (ground.out / LOCK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                ground.out.rmdir()
+            forget(ground.out)
     return tuple(Left(file=file, why=why) for file, why in left.items())
 
 
@@ -241,19 +333,23 @@ def _head(out: Path) -> dict[str, Any] | None:
 
 def _refuse_strangers(out: Path) -> None:
     """Refuse a folder with anything in it but what a stop at the very begin has left."""
-    if {one.name for one in out.iterdir()} - {LOCK, JOURNAL}:
+    if not _is_unbegun(out):
         refuse_occupied(out)
 
 
 def _ready(ground: Ground, one: Line) -> Line | Left:
     """The photo with a place that nothing has."""
     source = ground.photos / one.file
+    if ground.by == "move" and not is_within(ground.photos, one.file):
+        return Left(file=one.file, why=LINKED)
     try:
         # A move takes the name itself, which must not have become a link.
         now = os.lstat(source) if ground.by == "move" else os.stat(source)
     except OSError as error:
         return Left(file=one.file, why=_words(error))
-    if state_of(now) != one.state:
+    # Of a file with several names the inode changes too where another of these is moved.
+    touched = one.inode_ns and now.st_nlink == 1 and now.st_ctime_ns != one.inode_ns
+    if state_of(now) != one.state or touched:
         return Left(file=one.file, why=CHANGED)
     return replace(one, place=_free(ground.out, one.place))
 
@@ -275,7 +371,7 @@ def _placed(ground: Ground, write: Write, line: Line) -> Line | Left:
             return Left(file=line.file, why=why) if why else line
         except FileExistsError:  # between the look and the step, or in another letter case
             line = replace(line, place=_free(ground.out, line.place))
-            write([asdict(line)])
+            write([_record(line)])
 
 
 def _tried(action: Callable[[Ground, Line], str], ground: Ground, line: Line) -> str:
@@ -292,12 +388,14 @@ def _tried(action: Callable[[Ground, Line], str], ground: Ground, line: Line) ->
 
 def _put(ground: Ground, line: Line) -> str:
     source, target = ground.photos / line.file, ground.out / line.place
+    if not is_within(ground.out, line.place):
+        return NO_FOLDER
     _make_folders(target.parent)
     if ground.by == "link":
         os.symlink(source, target)
         return ""
     if ground.by == "move" and _renamed(source, target):
-        return ""
+        return _kept_or_returned(source, target, line)
     if not _copy(source, target, line.state):
         return CHANGED
     if ground.by == "move":
@@ -315,11 +413,24 @@ def _put(ground: Ground, line: Line) -> str:
     return ""
 
 
+def _kept_or_returned(source: Path, target: Path, line: Line) -> str:
+    """Leave a file where it was moved to; put it back where another had taken the photo's name just
+    before.
+    """
+    if state_of(os.lstat(target)) == line.state:
+        return ""
+    with contextlib.suppress(FileExistsError):  # and a third one has it now: both are there
+        rename_new(target, source)
+    return CHANGED
+
+
 def _taken_back(ground: Ground, line: Line) -> str:
     source, target = ground.photos / line.file, ground.out / line.place
     if ground.by == "link":
         os.unlink(target)
         return ""
+    if ground.by == "move" and not is_within(ground.photos, line.file):
+        return NO_FOLDER
     there = os.path.lexists(source)
     if there and not _two_alike(source, target):
         return TAKEN if ground.by == "move" else "the photo that it is a copy of has changed"
@@ -414,17 +525,20 @@ def _forget_parts(ground: Ground, line: Line) -> None:
     """Remove copies that were begun and never renamed."""
     sides = {
         "link": (),
-        "copy": (ground.out / line.place,),
-        "move": (ground.out / line.place, ground.photos / line.file),
+        "copy": ((ground.out, line.place),),
+        "move": ((ground.out, line.place), (ground.photos, line.file)),
     }
-    for part in map(_part, sides[ground.by]):
-        if os.path.lexists(part):
+    for top, name in sides[ground.by]:
+        part = _part(top / name)
+        if is_within(top, name) and os.path.lexists(part):
             os.unlink(part)
 
 
 def _forget_original(ground: Ground, line: Line) -> None:
     """Remove a photo that was copied to its place on another file system, and not removed yet."""
     source = ground.photos / line.file
+    if not is_within(ground.photos, line.file):
+        return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         target = ground.out / line.place
         renamed = state_of(os.lstat(target))[:2] == line.state[:2]
@@ -436,17 +550,20 @@ def _forget_original(ground: Ground, line: Line) -> None:
 def _lies(ground: Ground, line: Line) -> bool:
     """Whether the photo lies in its place."""
     target = ground.out / line.place
+    if not is_within(ground.out, line.place):
+        return False
     try:
         now = os.lstat(target)
     except (FileNotFoundError, NotADirectoryError):
         return False
     if ground.by == "link":
         return stat.S_ISLNK(now.st_mode) and os.readlink(target) == str(ground.photos / line.file)
+    if not stat.S_ISREG(now.st_mode):
+        return False
     device, inode, size, mtime_ns = line.state
     if ground.by == "move" and (now.st_dev, now.st_ino) == (device, inode):
         return True
-    near = abs(now.st_mtime_ns - mtime_ns) <= TOLERANCE_NS
-    return stat.S_ISREG(now.st_mode) and now.st_size == size and near
+    return now.st_size == size and abs(now.st_mtime_ns - mtime_ns) <= TOLERANCE_NS
 
 
 def _two_alike(one: Path, other: Path) -> bool:

@@ -25,10 +25,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.card import sha256_of
 from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing
+from tlkit.files import remove_abandoned
 from tlkit.scale.places import inside, is_uri, make_folder, names, on_disk, opened, read, write
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 PLAN, LIST, MANIFEST = "_plan.json", "_paths.parquet", "_manifest.json"
 PART = "part-{:08d}.parquet"
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 OWN = re.compile(r"_plan\.json|_paths\.parquet|_manifest\.json|part-\d{8,}\.parquet|\..*\.tmp")
 """Names of what a job writes."""
 
@@ -180,6 +183,8 @@ def begin(
     # Others, in folders of their own, are to see the same.
     out = out if is_uri(out) else os.path.abspath(out)
     plan = json.loads(json.dumps({**plan, "--shard": shard}))
+    if not is_uri(out):
+        _remove_abandoned(out)
     there = names(out)
     strangers = [one for one in there if not OWN.fullmatch(one)]
     if strangers:
@@ -205,6 +210,12 @@ def begin(
         folder=plan["folder"],
         versions=plan["versions"],
     )
+
+
+def _remove_abandoned(out: str) -> None:
+    """Remove what processes that were killed have left under temporary names."""
+    for match in filter(None, map(TEMPORARY.fullmatch, names(out))):
+        remove_abandoned(Path(out, match[1]))
 
 
 def write_json(place: str, data: Any) -> None:

@@ -56,7 +56,7 @@ def read(place: str) -> bytes:
 def write(place: str, data: bytes) -> None:
     """A whole file or none: by renaming on a disk, by one upload elsewhere. Raises `DiskError`."""
     if not is_uri(place):
-        write_bytes(Path(place), data)
+        write_bytes(Path(place), data, tidy=False)  # of a thousand parts each would search for it
         return
     system, path = _system(place)
     with disk_errors(Path(place)), system.open(path, "wb") as file:
