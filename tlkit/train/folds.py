@@ -50,6 +50,7 @@ from tlkit.train.run import (
     extractor_for,
     familiarise,
     keep_best,
+    keeper_of,
     prepare,
     refuse_gone,
     train,
@@ -341,7 +342,9 @@ def _together(
         yield from _solved(shared)
         return
     for number, splits in enumerate(folds, start=1):
-        keeper = None if checkpoints is None else checkpoints.of(_name(number))
+        keeper = None
+        if checkpoints is not None:
+            keeper = yield from keeper_of(checkpoints, _name(number))
         history, best = yield from keep_best(phase, compute, shared.course(splits), None, keeper)
         yield shared.fold(number, history, best)
 

@@ -158,7 +158,9 @@ def train(
     With `checkpoints` its last training, called `name` there, can be interrupted. Raises every
     `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
-    keeper = None if checkpoints is None else checkpoints.of(name)
+    keeper = None
+    if checkpoints is not None:
+        keeper = yield from keeper_of(checkpoints, name)
     begun = yield from _begin(options, backbone, splits, keeper)
     options, last, compute = begun.last.options, begun.last, begun.compute
     course = yield from _read(last, compute, splits)
@@ -182,6 +184,14 @@ def train(
         engine=course.engine,
         val_similarities=_similarities(last, compute, course, learnt.index),
     )
+
+
+def keeper_of(checkpoints: Checkpoints, name: str) -> Generator[Note, None, Keeper]:
+    """Read the checkpoints of a training, and say which of them are damaged."""
+    keeper = checkpoints.of(name)
+    for note in keeper.notes:
+        yield Note(text=note)
+    return keeper
 
 
 @dataclass(frozen=True, kw_only=True)
