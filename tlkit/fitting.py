@@ -52,6 +52,7 @@ from tlkit.folds import (
     pooled,
     score_of,
     together,
+    write_confusions,
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
@@ -357,7 +358,7 @@ def _single(
     with _staged(place) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         _write_options(staged, folder, trained, place)
-        _write_scores(staged, fitted, test)
+        _write_scores(staged, fitted, test, skipped=len(bad))
     return FitResult(
         run=place.run,
         head=place.run / runs.HEAD,
@@ -587,14 +588,13 @@ def _card(
     )
 
 
-def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None:
+def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None, *, skipped: int) -> None:
     trained, card, validation = fitted.trained, fitted.card, fitted.validation
-    scores = {
-        name: None if one is None else one.plain()
-        for name, one in (("validation", validation), ("test", test))
-    }
+    named = {"validation": validation, "test": test}
+    scores = {name: None if one is None else one.plain() for name, one in named.items()}
     write_text(staged / runs.HISTORY, history_csv(trained.history))
-    write_text(staged / runs.METRICS, runs.as_json(scores))
+    write_text(staged / runs.METRICS, runs.as_json({**scores, "skipped_images": skipped}))
+    write_confusions(staged, named)
     if 0 < trained.val_probabilities.size <= runs.MOST_TOLD:
         told = runs.Told(
             files=trained.val_files,
