@@ -187,12 +187,11 @@ def _stopping() -> AbstractContextManager[Callable[[], None]]:
 
 def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) -> None:
     """What comes when the run folder is there."""
-    if result.bad:
-        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
+    from tlkit.cli import show
+
+    show.skipped(result.bad)
     if report:
         _report(result.run, options)  # last: where it fails, all of the fit has been told
-    if result.bad:
-        sys.exit(1)
 
 
 def _report(run: Path, options: FitOptions) -> None:
