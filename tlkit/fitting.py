@@ -604,7 +604,8 @@ def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None, *, skip
         )
         write_text(staged / runs.VALIDATION, runs.as_told(told))
     solved = trained.recipe.optimizer == "lbfgs"
-    write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
+    best = trained.history.index(trained.best)
+    write_bytes(staged / "curves.png", curves(trained.history, penalty=solved, best=best))
     shown = validation if test is None else test
     if shown is not None:
         write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))

@@ -38,6 +38,7 @@ from tlkit.train.checkpoint import Checkpoints, Keeper
 from tlkit.train.cross import (
     FEW,
     PARTS,
+    USUAL,
     class_weights_for,
     cross,
     crossed_with,
@@ -240,7 +241,8 @@ def _learn_all(
     count, total = len(found.index), len(plain.labels)
     yield Note(
         text=f"penalty {found.best.rate:.2g}: chosen by {PARTS} heads, each judged by images that "
-        f"it did not learn from, {count} in all; the head that is kept learnt from all {total}"
+        f"it did not learn from, {count} in all, and by a prior that favours penalties near "
+        f"{USUAL:g}; the head that is kept learnt from all {total}"
         if count
         else f"penalty {found.best.rate:.2g}, the usual one: with one image of each class there "
         "is nothing to choose or to judge by; only a test part could say how good the head is"
