@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from tlkit.metrics import measure, reliability
+from tlkit.metrics import MOST_CLASSES, MOST_CONFUSIONS, measure, reliability
 
 
 def drawn(count: int, classes: int, seed: int = 0):
@@ -171,3 +171,37 @@ def test_a_card_takes_no_confusion_matrix():
     labels, probabilities = drawn(20, 6)
     one = measure(labels, probabilities, "abcdef")
     assert {*one.plain()} - {*one.in_card()} == {"confusion"}
+    large = of_many_classes()
+    assert {*large.plain()} - {*large.in_card()} == {"confusion", "largest_confusions"}
+
+
+def of_many_classes(count=MOST_CLASSES + 20, images=5000):
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, count, images)
+    probabilities = np.eye(count)[np.where(draw.random(images) < 0.3, labels, labels // 3)]
+    return measure(labels, probabilities, [f"class {number}" for number in range(count)])
+
+
+def test_of_many_classes_the_largest_confusions_are_written_and_not_the_matrix():
+    one = of_many_classes()
+    plain = one.plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["confusion"] is None
+    wrong = one.confusion - np.diag(np.diag(one.confusion))
+    cells = plain["largest_confusions"]
+    assert len(cells) == min(MOST_CONFUSIONS, np.count_nonzero(wrong))
+    assert all(wrong[i, j] == images for i, j, images in cells)
+    counts = [images for _, _, images in cells]
+    assert counts == sorted(wrong[wrong > 0].tolist(), reverse=True)[: len(cells)]
+    again = np.zeros_like(one.confusion)
+    for i, j, images in one.cells():
+        again[i, j] = images
+    assert (again == one.confusion).all()
+
+
+@pytest.mark.parametrize("images", [10, 100_000])
+def test_what_is_written_of_many_classes_does_not_grow_with_their_square(images):
+    from tlkit.runs import as_json
+
+    fewer, more = (len(as_json(of_many_classes(count, images).plain())) for count in (300, 600))
+    assert more < 2.2 * fewer

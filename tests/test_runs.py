@@ -1,5 +1,7 @@
 """Run folders: which heads a path means."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,21 @@ def test_a_fit_is_known_beside_a_name_that_is_no_text(tmp_path):
     text = as_json({"fit": "abc", "folder": "caf\udce9"})
     (tmp_path / "options.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert fit_of(tmp_path) == "abc"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"a": [[1, 2], [3.5, -4e-9]], "b": [], "c": [1, "x"], "d": [None], "e": {"f": [0]}},
+        ["[\n  1,\n  2\n]", "[ 1, 2 ]", [1e300], [True], [math.inf, 1]],
+        [[[1], [2, 3]], 4],
+    ],
+    ids=str,
+)
+def test_lists_of_numbers_are_written_on_a_line_and_read_as_they_were(data):
+    text = as_json(data)
+    assert json.loads(text) == data
+    assert as_json([[1, 2], [3, 4]]) == "[\n  [1, 2],\n  [3, 4]\n]\n"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
 import itertools
 import json
@@ -30,9 +29,10 @@ from tlkit.ask.auto import AUTO, FOUND, refuse_with_auto, settled
 from tlkit.calibration import calibration_of, tempered
 from tlkit.card import FORMAT, Calibration, Card, WeightsCard, now, sha256_of, versions
 from tlkit.data.audit import brief
-from tlkit.data.digests import states
+from tlkit.data.digests import digests
 from tlkit.data.folder import Parts, scan_parts
 from tlkit.data.images import BadImage
+from tlkit.data.manifest import MANY
 from tlkit.data.names import Names, Paths
 from tlkit.data.split import folds, split
 from tlkit.data.transforms import PRESETS
@@ -52,6 +52,7 @@ from tlkit.folds import (
     pooled,
     score_of,
     together,
+    write_confusions,
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
@@ -138,6 +139,7 @@ def fit_events(
     yield from _about(parts)
     for doubt in brief(parts):
         yield Note(text=f"{doubt} (tlkit check {folder} lists them)")
+    yield from _about_to_read(parts)
     fit = _identity(options, chosen, parts)
     if resume and (began_again() or not overwrite):
         numbered = runs.numbered(folder, options.backbone)
@@ -255,11 +257,16 @@ def _identity(options: FitOptions, chosen: Chosen | None, parts: Parts) -> dict[
     Where the backbone is still to be found, its plugin is not among it.
     """
     given = dataclasses.asdict(options)
-    files = [Path(given[name]) for name in FILES if os.path.isfile(given[name])]
+    flags = {one.name: one.flag for one in declared(FitOptions) if one.name not in IDLE}
+    # A file is what it holds, wherever it lies.
+    files = {name: given[name] for name in FILES if os.path.isfile(given[name])}
     return {
-        **{one.flag: given[one.name] for one in declared(FitOptions) if one.name not in IDLE},
-        "images": _state_of((name, part.paths) for name, part in parts.named.items()),
-        **{f"file {one}": _state_of([("", Paths(Path(), Names.of([str(one)])))]) for one in files},
+        **{flag: given[name] for name, flag in flags.items() if name not in files},
+        **_images_of(parts),
+        **{
+            f"file of {flags[name]}": {"digest": _content_of(Paths(Path(), Names.of([path])))}
+            for name, path in files.items()
+        },
         **{f"version of {name}": one for name, one in versions().items()},
         **{
             f"version of the plugin {name}": one
@@ -279,17 +286,28 @@ def _of_packages(found: Iterable[Found | None]) -> dict[str, str]:
     return {one.distribution: one.version for one in found if one is not None}
 
 
-def _state_of(files: Iterable[tuple[str, Paths]]) -> str:
-    """Sizes and times of files, and the parts that they stand for, in a few letters."""
-    found = hashlib.blake2b(digest_size=16)
-    for part, paths in files:
-        for path, (inode, size, mtime_ns) in zip(
-            paths.texts(), states(paths)[:, :3].tolist(), strict=True
-        ):
-            if inode:  # a vanished file is told when it is read
-                line = f"{part} {path} {size} {mtime_ns}\n"
-                found.update(line.encode("utf-8", "surrogateescape"))
-    return found.hexdigest()
+def _images_of(parts: Parts) -> dict[str, Any]:
+    """Return how many images each part has, and digests of their names and of their bytes.
+
+    Times and places do not count: a copy of the folder holds the same images.
+    """
+    named = parts.named
+    names = [
+        f"{part}\0{name}\n".encode("utf-8", "surrogateescape")
+        for part, catalog in named.items()
+        for name in catalog.files
+    ]
+    return {
+        **{f"number of images in {part}": len(catalog) for part, catalog in named.items()},
+        "names of images": {"digest": sha256_of(b"".join(names))},
+        "content of images": {"digest": "".join(_content_of(one.paths) for one in named.values())},
+    }
+
+
+def _content_of(paths: Paths) -> str:
+    """Return the digest of what files hold, one after another."""
+    # Of several processes the first alone compares; a million files need not be read by each.
+    return sha256_of(digests(paths).tobytes()) if here().first else ""
 
 
 def _told(fit: Mapping[str, Any]) -> str:
@@ -342,7 +360,7 @@ def _single(
     with _staged(place) as staged:
         artifact.save(staged / runs.HEAD, artifact.tensors_of(trained.cut), card)
         _write_options(staged, folder, trained, place)
-        _write_scores(staged, fitted, test)
+        _write_scores(staged, fitted, test, skipped=len(bad))
     return FitResult(
         run=place.run,
         head=place.run / runs.HEAD,
@@ -504,6 +522,12 @@ def _about(parts: Parts) -> Iterator[Note]:
             yield Note(text=f"{name}: entries that are not used: {count}; the first: {first}")
 
 
+def _about_to_read(parts: Parts) -> Iterator[Tick]:
+    """Show what is done while the bytes of very many images are read, which takes its time."""
+    if (images := sum(map(len, parts.named.values()))) >= MANY:
+        yield Tick(what="checksums of the images", done=0, total=images)
+
+
 def _calibrated(trained: Trained) -> tuple[Trained, Calibration]:
     """With the probabilities that the head gives from now on."""
     unseen = trained.unseen
@@ -566,14 +590,13 @@ def _card(
     )
 
 
-def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None:
+def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None, *, skipped: int) -> None:
     trained, card, validation = fitted.trained, fitted.card, fitted.validation
-    scores = {
-        name: None if one is None else one.plain()
-        for name, one in (("validation", validation), ("test", test))
-    }
+    named = {"validation": validation, "test": test}
+    scores = {name: None if one is None else one.plain() for name, one in named.items()}
     write_text(staged / runs.HISTORY, history_csv(trained.history))
-    write_text(staged / runs.METRICS, runs.as_json(scores))
+    write_text(staged / runs.METRICS, runs.as_json({**scores, "skipped_images": skipped}))
+    write_confusions(staged, named)
     if 0 < trained.val_probabilities.size <= runs.MOST_TOLD:
         told = runs.Told(
             files=trained.val_files,
@@ -583,7 +606,8 @@ def _write_scores(staged: Path, fitted: Fitted, test: Evaluation | None) -> None
         )
         write_text(staged / runs.VALIDATION, runs.as_told(told))
     solved = trained.recipe.optimizer == "lbfgs"
-    write_bytes(staged / "curves.png", curves(trained.history, penalty=solved))
+    best = trained.history.index(trained.best)
+    write_bytes(staged / "curves.png", curves(trained.history, penalty=solved, best=best))
     shown = validation if test is None else test
     if shown is not None:
         write_bytes(staged / "confusion.png", confusion(shown.confusion, card.classes))

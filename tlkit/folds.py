@@ -178,8 +178,23 @@ def write_scores(staged: Path, result: FoldsResult) -> None:
     write_text(staged / runs.FOLDS, folds_csv(result.folds))
     write_text(staged / runs.OUT_OF_FOLD, out_of_fold_csv(result.folds))
     write_text(staged / "metrics.json", runs.as_json(scores(result)))
+    write_confusions(staged, {"out_of_fold": result.out_of_fold, "test": result.test})
     shown = confusion(result.out_of_fold.confusion, _classes(result.folds))
     write_bytes(staged / "confusion.png", shown)
+
+
+def write_confusions(staged: Path, named: Mapping[str, Evaluation | None]) -> None:
+    """Write every cell that is not empty, of matrices too large for metrics.json."""
+    rows = [
+        [part, evaluation.classes[i].name, evaluation.classes[j].name, images]
+        for part, evaluation in named.items()
+        if evaluation is not None and evaluation.is_large
+        for i, j, images in evaluation.cells()
+    ]
+    if rows:
+        write_text(
+            staged / runs.CONFUSION, runs.as_csv(["part", "class", "predicted", "images"], rows)
+        )
 
 
 def scores(result: FoldsResult) -> dict[str, Any]:
@@ -187,6 +202,7 @@ def scores(result: FoldsResult) -> dict[str, Any]:
     tested = result.test_spread
     return {
         "folds": len(result.folds),
+        "skipped_images": len(result.bad),
         "over_folds": {name: asdict(one) for name, one in result.spread.items()},
         "out_of_fold": result.out_of_fold.plain(),
         "test": None if result.test is None else result.test.plain(),

@@ -27,6 +27,13 @@ class ClassScore:
     f1: float
 
 
+MOST_CLASSES = 100
+"""Classes up to which the confusion matrix is written as a whole: it grows with their square."""
+
+MOST_CONFUSIONS = 1000
+"""Cells that are written of a larger one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Scores of N images with known classes."""
@@ -62,9 +69,26 @@ class Evaluation:
         """Classes that no image is of: the scores say nothing of them."""
         return tuple(one.name for one in self.classes if not one.images)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the confusion matrix is too large to be written as a whole."""
+        return len(self.classes) > MOST_CLASSES
+
+    def cells(self) -> list[tuple[int, int, int]]:
+        """Return (class, predicted, images) for each cell that is not empty, row by row."""
+        rows, columns = np.nonzero(self.confusion)
+        images = self.confusion[rows, columns]
+        return list(zip(rows.tolist(), columns.tolist(), images.tolist(), strict=True))
+
+    def confusions(self) -> list[tuple[int, int, int]]:
+        """Return (class, predicted, images) for the largest confusions, the largest first."""
+        wrong = [cell for cell in self.cells() if cell[0] != cell[1]]
+        return sorted(wrong, key=lambda cell: -cell[2])[:MOST_CONFUSIONS]
+
     def in_card(self) -> dict[str, Any]:
-        """`plain` without what grows with the square of the classes."""
-        return {name: one for name, one in self.plain().items() if name != "confusion"}
+        """`plain` without the confusion matrix."""
+        confusion = ("confusion", "largest_confusions")
+        return {name: one for name, one in self.plain().items() if name not in confusion}
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -88,7 +112,12 @@ class Evaluation:
                 }
                 for one in self.classes
             },
-            "confusion": self.confusion.tolist(),
+            "confusion": None if self.is_large else self.confusion.tolist(),
+            **(
+                {"largest_confusions": [list(cell) for cell in self.confusions()]}
+                if self.is_large
+                else {}
+            ),
             "unreadable": list(self.unreadable),
         }
 

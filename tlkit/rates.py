@@ -92,6 +92,7 @@ def _write(
                 "folder": str(folder),
                 "given": options.changed() | sweep.changed(),
                 "options": dataclasses.asdict(options) | dataclasses.asdict(sweep),
+                "skipped_images": len(result.bad),
                 "end": result.end,
                 "steepest": result.steepest,
                 "lowest": result.lowest,

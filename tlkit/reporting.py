@@ -404,11 +404,11 @@ def _data(
 
 def _history(table: Path) -> tuple[Epoch, ...]:
     """The rows of history.csv, as fitting.py writes them; none where it is not there."""
-    kinds = get_type_hints(Epoch)
+    kinds = {name: kind for name, kind in get_type_hints(Epoch).items() if name != "prior"}
     try:
         text = table.read_text(encoding="utf-8")
         rows = tuple(
-            Epoch(**{name: kinds[name](one[name]) for name in kinds})
+            Epoch(**{name: kinds[name](one[name]) for name in kinds}, prior=_prior(one))
             for one in csv.DictReader(io.StringIO(text))
         )
     except FileNotFoundError:
@@ -416,11 +416,18 @@ def _history(table: Path) -> tuple[Epoch, ...]:
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise _spoilt(table, briefly(error)) from error
     # A loss may be no number; none of these is as large.
-    large = {name for row in rows for name, one in vars(row).items() if LARGEST < abs(one) < inf}
+    large = {
+        name for row in rows for name, one in vars(row).items() if LARGEST < abs(one or 0) < inf
+    }
     large |= {"rate" for row in rows if not isfinite(row.rate)}
     if large:
         raise _spoilt(table, f"{few(sorted(large))} beyond what a fit can reach")
     return rows
+
+
+def _prior(row: Mapping[str, str]) -> float | None:
+    """Return the prior in a row of history.csv; tlkit 0.1.0 wrote no such column."""
+    return float(row["prior"]) if row.get("prior") else None
 
 
 def _command(read: _Run) -> str:

@@ -5,7 +5,9 @@ history.csv        one row per epoch
 validation.csv     every validation image as the head saw it before it learnt from any of them, and
                    where none was held out every image as a head saw it that did not learn from it;
                    not where that would be more than `MOST_TOLD` probabilities, or none
-metrics.json       scores on these, and on the test images if there are any
+metrics.json       scores on these, and on the test images if there are any; how many images were
+                   skipped; the largest confusions, where the matrix would be large
+confusion.csv      all cells of such a matrix that are not empty
 options.json       every option, what `auto` became, the folder; which fit it was, for --resume
 curves.png         loss and accuracy
 confusion.png      which class was taken for which, where any image was judged
@@ -26,6 +28,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,12 +44,13 @@ from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
 HISTORY, METRICS, VALIDATION = "history.csv", "metrics.json", "validation.csv"
+CONFUSION = "confusion.csv"
 FOLDS, OUT_OF_FOLD = "folds.csv", "out-of-fold.csv"
 REPORT = "report"
 REPORT_FILES = frozenset({"report.html", "report.json", "figure-*.png"})
 """All that a report holds."""
 FILES = frozenset(
-    {HEAD, HISTORY, METRICS, VALIDATION, OPTIONS, "curves.png", "confusion.png"}
+    {HEAD, HISTORY, METRICS, VALIDATION, OPTIONS, "curves.png", "confusion.png", CONFUSION}
     | {f"fold-[0-9]*/{HEAD}", FOLDS, OUT_OF_FOLD}
     | {f"{REPORT}/{one}" for one in REPORT_FILES}
 )
@@ -57,6 +61,9 @@ MOST_TOLD = 1 << 17
 
 RUNS = Path("runs")
 LOCK = "lock"
+
+NUMBERS = re.compile(r"\[\n\s*((?:-?[\d.][\d.eE+-]*,\n\s*)*-?[\d.][\d.eE+-]*)\n\s*\]")
+"""A list of numbers as `json.dumps` indents it."""
 
 Paths = str | Path | Sequence[str | Path]
 """One path or several, as users name heads and photos."""
@@ -233,8 +240,15 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def as_json(data: Any) -> str:
-    """Indented, with a newline at the end."""
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    """Indented, each list of numbers on one line, with a newline at the end."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    # A string holds no line break as such, so this finds lists alone.
+    return (
+        NUMBERS.sub(
+            lambda found: "[" + ", ".join(one.strip() for one in found[1].split(",")) + "]", text
+        )
+        + "\n"
+    )
 
 
 def read_json(path: Path) -> Any:

@@ -1,20 +1,25 @@
 """Which backbone, pooling and head: the choice is honest, cheap, and stopped by nobody's fault."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tlkit
+from tlkit import runs
 from tlkit.ask import search as module
 from tlkit.ask.search import search_events
 from tlkit.ask.trial import Score, behind
 from tlkit.data.folder import scan_parts
 from tlkit.data.split import Parts, split
 from tlkit.errors import FolderError, ImageError, OptionError, UnknownName, WeightsError
-from tlkit.options import SearchOptions
+from tlkit.fitting import fit_events
+from tlkit.options import FitOptions, SearchOptions
+from tlkit.steps import finish
 from tlkit.testing import TINY, make_folder
 from tlkit.train.bank import Extractor
+from tlkit.train.events import Note
 
 BROKEN = """
 from dataclasses import replace
@@ -265,6 +270,23 @@ def test_a_resumed_fit_goes_on_with_what_was_found(small, monkeypatch):
         raise AssertionError("searched again")
 
     monkeypatch.setattr("tlkit.ask.auto.search_events", again)
+    choice = runs.checkpoint_of(Path("runs/mine")) / "search.json"
+    whole = choice.read_bytes()
+    for damaged, why in (
+        (whole[:-9], "is damaged"),
+        (whole.replace(b'"fit": "', b'"fit": "x'), "another fit"),
+    ):
+        choice.write_bytes(damaged)
+        told = []
+        with pytest.raises(AssertionError):
+            finish(
+                fit_events(small, FitOptions(backbone="auto"), out="runs/mine", resume=True),
+                told.append,
+            )
+        assert any(
+            f"{choice} is" in one.text and why in one.text for one in told if isinstance(one, Note)
+        )
+    choice.write_bytes(whole)
     assert tlkit.fit(small, backbone="auto", out="runs/mine", resume=True).card.backbone == "tiny"
     with pytest.raises(AssertionError):  # another fit has found nothing yet
         tlkit.fit(small, backbone="auto", out="runs/other", resume=True)

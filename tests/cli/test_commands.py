@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -146,12 +147,64 @@ def test_a_link_given_as_out_stays_a_link(run, colours, fitted, tmp_path):
     assert (tmp_path / "real.csv").read_text().startswith("path,")
 
 
-def test_a_fit_that_left_images_out_says_so_by_its_status(run, tmp_path):
-    folder = make_folder(tmp_path / "photos")
-    (folder / "red" / "bad.png").write_text("no image")
-    result = run("fit", folder, "--backbone", "tiny", "--on-bad", "skip")
-    assert result.exit_code == 1, result.output
+@pytest.mark.parametrize(
+    ("command", "more", "file"),
+    [
+        ("fit", (), "metrics.json"),
+        ("fit", ("--folds", 2), "metrics.json"),
+        ("curve", ("--draws", 2, "--penalties", 2), "curve.json"),
+        ("lr-find", ("--optimizer", "adamw", "--steps", 10), "options.json"),
+        ("search", ("--time", "2m"), "search.json"),
+    ],
+    ids=str,
+)
+def test_skipping_images_as_asked_is_success_and_they_are_counted(
+    run, tmp_path, command, more, file
+):
+    folder = make_folder(tmp_path / "photos", size=(40, 40))
+    for name in ("bad.png", "worse.png"):
+        (folder / "red" / name).write_text("no image")
+    words = [command, folder, "--backbone", "tiny", *more, "--out", tmp_path / "out"]
+    refused = run(*words)
+    assert refused.exit_code == 2, refused.output
+    result = run(*words, "--on-bad", "skip")
+    assert result.exit_code == 0, result.output
     assert "bad.png" in result.stderr
+    assert "(--on-bad skip): 2 images" in result.stderr
+    assert json.loads((tmp_path / "out" / file).read_text())["skipped_images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "column", "sign"),
+    [
+        ((), "+ prior", 1),
+        (("--monitor", "balanced"), "balanced", -1),
+        (("--head", "mlp", "--epochs", 4, "--lr", 0.05), "val loss", 1),
+        (("--head", "mlp", "--epochs", 4, "--monitor", "accuracy"), "accuracy", -1),
+    ],
+    ids=str,
+)
+def test_the_row_that_is_kept_is_the_best_by_the_printed_figure(run, colours, more, column, sign):
+    result = run("fit", colours, "--backbone", "tiny", *more)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    (heading,) = [number for number, line in enumerate(lines) if line.startswith("epoch ")]
+    names = re.split(r"\s{2,}", lines[heading].replace("train loss", " train loss"))
+    rows = {}
+    for line in lines[heading + 1 :]:
+        if not re.match(r" *\d+ ", line):
+            break
+        cells = line.split()
+        assert len(cells) == len(names)
+        rows[int(cells[0])] = float(cells[names.index(column)].rstrip("%"))
+    kept = re.search(
+        r"^kept epoch (\d+) of (\d+), by the (lowest|highest) (.*)", result.stdout, re.M
+    )
+    assert int(kept[2]) == len(rows)
+    assert sign * rows[int(kept[1])] == min(sign * value for value in rows.values())
+    assert (kept[3] == "lowest") == (sign == 1)
+    assert f"({rows[int(kept[1])]:.{4 if sign == 1 else 1}f}" in kept[4]
+    assert ("prior" in kept[4]) == ("+ prior" in names)
 
 
 def test_patterns_are_searched_for_also_when_the_shell_does_not(run, colours, fitted):
@@ -418,7 +471,7 @@ def test_an_unreadable_photo_ends_a_curve_or_is_left_out(run, colours, tmp_path)
     assert broken.name in result.stderr
     assert not (tmp_path / "runs").exists()
     result = run(*words, "--on-bad", "skip")
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert broken.name in result.stderr
     assert "twice the photos: " in result.stdout
 

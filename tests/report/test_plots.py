@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import math
@@ -81,10 +82,10 @@ def test_the_same_input_gives_the_same_bytes_and_no_date_or_version(make):
 
 
 @pytest.mark.parametrize(
-    ("losses", "best"), [([3.0, 1.0, 2.0], 2), ([math.nan, 2.0, 5.0], 2), ([1.0, 1.0], 1)]
+    ("losses", "best"), [([3.0, 1.0, 2.0], 2), ([math.nan, 2.0, 5.0], 3), ([1.0, 1.0], 1)]
 )
-def test_the_epoch_of_lowest_validation_loss_is_marked_in_both_panels(drawn, losses, best):
-    curves(history(losses))
+def test_the_epoch_that_was_kept_is_marked_in_both_panels(drawn, losses, best):
+    curves(history(losses), best=best - 1)
     (figure,) = drawn
     for axes in figure.axes:
         verticals = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
@@ -93,13 +94,23 @@ def test_the_epoch_of_lowest_validation_loss_is_marked_in_both_panels(drawn, los
     assert any(f"epoch {best}" in text for text in written(figure))
 
 
-def test_a_history_without_a_number_has_no_best(drawn):
-    curves(history([math.nan, math.inf]))
+def test_a_prior_is_drawn_as_part_of_the_loss_that_decides(drawn):
+    rows = [
+        dataclasses.replace(one, prior=prior)
+        for one, prior in zip(history([1.0, 0.9]), (0.0, 0.5), strict=True)
+    ]
+    curves(rows, penalty=True, best=0)
+    (line,) = [one for one in drawn[0].axes[0].lines if one.get_label() == "validation + prior"]
+    assert list(line.get_ydata()) == [1.0, 1.4]
+
+
+def test_where_nothing_is_said_to_be_kept_nothing_is_marked(drawn):
+    curves(history([2.0, 1.0]))
     assert not any("marked" in text for text in written(drawn[0]))
 
 
 def test_penalties_run_from_strong_to_weak_on_a_logarithmic_axis(drawn):
-    curves(history([3.0, 1.0, 2.0]), penalty=True)
+    curves(history([3.0, 1.0, 2.0]), penalty=True, best=1)
     for axes in drawn[0].axes:
         left, right = axes.get_xlim()
         assert left > 10.0 > 0.1 > right

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -144,7 +147,7 @@ def test_another_fit_is_not_gone_on_with(colours, tmp_path):
         (options("fine-tuning", lr=0.5), "--lr"),
         (options("fine-tuning", seed=4), "--seed"),
     ):
-        with pytest.raises(RunFolderError, match=f"another {named}"):
+        with pytest.raises(RunFolderError, match=f"different {named}"):
             finish(fit_events(colours, other, out=tmp_path / "run", resume=True))
     # Threads and caches change nothing.
     finish(fit_events(colours, options("fine-tuning", workers=1, cache="none"),
@@ -223,7 +226,7 @@ def test_a_fit_whose_file_of_augmentations_has_changed_is_another(colours, tmp_p
     given = options("fine-tuning", augment=str(file))
     assert steps_in(interrupted(colours, tmp_path / "run", given, after=8))
     albumentations.save(albumentations.HorizontalFlip(p=0.25), file, data_format="yaml")
-    with pytest.raises(RunFolderError, match="another file"):
+    with pytest.raises(RunFolderError, match="different file"):
         finish(fit_events(colours, given, out=tmp_path / "run", resume=True))
 
 
@@ -255,28 +258,197 @@ def standing(number):
 
 def test_the_newest_whole_one_is_read_and_old_ones_go(tmp_path):
     place = Checkpoints(tmp_path / "c", {"--lr": 1}, resume=True)
-    assert place.read("last") is None
+    assert place.read("last") == (None, ())
     for number in range(1, 6):
         place.write("last", standing(number))
     place.write("fold-1", standing(9))
     files = sorted(one.name for one in (tmp_path / "c").iterdir())
     assert len(files) == module.KEPT + 1
-    assert place.read("last").counts["steps"] == 5
+    assert steps_of(place.read("last")) == (5, 0)
     newest = tmp_path / "c" / files[-1]
     data = newest.read_bytes()
-    for damaged in (data[:-5], data[:20], b"", data[:-3] + b"abc"):
-        newest.write_bytes(damaged)
-        assert place.read("last").counts["steps"] == 4
     altered = load_file(tmp_path / "c" / files[-2])
     save_file(altered, newest)  # no counts
-    assert place.read("last").counts["steps"] == 4
+    assert steps_of(place.read("last")) == (4, 2)
+    newest.write_bytes(data)
+    assert steps_of(place.read("last")) == (5, 0)
     place.clear_files()
-    assert place.read("fold-1") is None
+    assert place.read("fold-1") == (None, ())
+
+
+def steps_of(read):
+    """The steps of a checkpoint that was read, and how many notes came with it."""
+    standing, notes = read
+    return standing.counts["steps"], len(notes)
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut in its description": lambda data: data[:20],
+    "cut at its end": lambda data: data[:-5],
+    "a bit of a tensor": lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
+    "a letter of its description": lambda data: data.replace(b"steps", b"stept"),
+    "not a checkpoint": lambda data: b"hello " * 30,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_with_a_reason_and_the_one_before_it_is_used(
+    tmp_path, damage
+):
+    place = Checkpoints(tmp_path / "c", {"--lr": 1}, resume=True)
+    for number in (1, 2):
+        place.write("last", standing(number))
+    older, newest = sorted((tmp_path / "c").iterdir())
+    newest.write_bytes(DAMAGES[damage](newest.read_bytes()))
+    again = Checkpoints(tmp_path / "c", {"--lr": 1}, resume=True)
+    found, notes = again.read("last")
+    assert found.counts["steps"] == 1
+    assert len(notes) == 2
+    assert str(newest) in notes[0]
+    assert re.search(r"is damaged: \w+", notes[0])
+    assert str(older) in notes[1]
+    # What is written next takes the place of the damaged one, never of the last whole one.
+    again.write("last", standing(3))
+    names = sorted(one.name for one in (tmp_path / "c").iterdir())
+    assert names == [older.name, "last-000000003.safetensors"]
+    # With none left it says that it begins.
+    for one in (tmp_path / "c").iterdir():
+        one.write_bytes(DAMAGES[damage](one.read_bytes()))
+    found, notes = Checkpoints(tmp_path / "c", {"--lr": 1}, resume=True).read("last")
+    assert found is None
+    assert [note.count("is damaged") for note in notes] == [1, 1, 0]
+    assert "begins at the start" in notes[-1]
+
+
+def test_a_checkpoint_that_may_not_be_read_is_an_error_and_stays(tmp_path, monkeypatch):
+    """It is whole: beginning anew would delete it."""
+    Checkpoints(tmp_path / "c", {}, resume=True).write("last", standing(1))
+    (path,) = (tmp_path / "c").iterdir()
+    real = Path.open
+
+    def refused(self, *rest, **more):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(RunFolderError, match="Permission denied") as caught:
+        Checkpoints(tmp_path / "c", {}, resume=True)
+    assert caught.value.do == f"chmod u+r {path}"
+    assert path.exists()
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_stays(tmp_path, monkeypatch):
+    fit = {"version of tlkit": "0.1.0"}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FORMAT", 1)
+        Checkpoints(tmp_path / "c", fit, resume=True).write("last", standing(1))
+    with pytest.raises(RunFolderError, match=r"tlkit 0\.1\.0 in format 1"):
+        Checkpoints(tmp_path / "c", fit, resume=True)
+    assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("fine-tuning", {}), ("a prefix from the bank", {"folds": 2})]
+)
+def test_a_fit_with_damaged_checkpoints_says_so_and_ends_with_the_same_bits(
+    colours, tmp_path, monkeypatch, name, more
+):
+    given = options(name, **more)
+    events = []
+    whole = finish(fit_events(colours, given, out=tmp_path / "whole"), events.append)
+    monkeypatch.setattr(module, "EVERY_S", 0.0)
+    monkeypatch.setattr(module, "SHARE", 1e9)
+    interrupted(colours, tmp_path / "run", given, after=2 * len(events) // 3)
+    files = sorted(runs.checkpoint_of(tmp_path / "run").glob("*.safetensors"))
+    assert len(files) >= 2
+    for path in files[-1:] if not more else files:
+        path.write_bytes(path.read_bytes()[:-9])
+    told = list_of(fit_events(colours, given, out=tmp_path / "run", resume=True))
+    notes = [one.text for one in told if isinstance(one, Note)]
+    assert any("is damaged" in note and str(files[-1]) in note for note in notes)
+    assert any("is used" in note for note in notes) == (not more)
+    assert any("begins at the start" in note for note in notes) == bool(more)
+    heads = sorted(one.relative_to(whole.run) for one in whole.run.rglob(runs.HEAD))
+    assert heads
+    for head in heads:
+        assert same(load_file(whole.run / head), load_file(tmp_path / "run" / head))
+
+
+def copied(folder, to):
+    """The same bytes under the same names, in other files of another time."""
+    shutil.copytree(folder, to)
+    for path in to.rglob("*"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    return to
+
+
+def test_a_copy_of_the_images_is_gone_on_with_wherever_it_lies(colours, tmp_path):
+    given = options("fine-tuning")
+    whole = finish(fit_events(colours, given, out=tmp_path / "whole"))
+    before = copied(colours, tmp_path / "before")
+    assert steps_in(interrupted(before, tmp_path / "run", given, after=9))
+    shutil.rmtree(before)
+    after = copied(colours, tmp_path / "after")
+    told = list_of(fit_events(after, given, out=tmp_path / "run", resume=True))
+    assert any("goes on from" in one.text for one in told if isinstance(one, Note))
+    assert same(tensors_of(whole.run), tensors_of(tmp_path / "run"))
+    # And a fit of the copy that has ended has ended.
+    with pytest.raises(FitEnded):
+        finish(fit_events(colours, given, out=tmp_path / "run", resume=True))
+
+
+def test_of_images_that_differ_it_says_what_differs_and_throws_nothing_away(colours, tmp_path):
+    given = options("fine-tuning")
+    folder = copied(colours, tmp_path / "photos")
+    assert steps_in(interrupted(folder, tmp_path / "run", given, after=9))
+    left = sorted(runs.checkpoint_of(tmp_path / "run").glob("*.safetensors"))
+    image = sorted(folder.rglob("*.png"))[0]
+
+    def refusal():
+        with pytest.raises(RunFolderError, match="is not this one") as caught:
+            finish(fit_events(folder, given, out=tmp_path / "run", resume=True))
+        assert "--resume" not in caught.value.do
+        assert "--out" in caught.value.do
+        assert sorted(runs.checkpoint_of(tmp_path / "run").glob("*.safetensors")) == left
+        return caught.value.found
+
+    image.rename(image.with_name("renamed.png"))
+    assert "different names of images" in refusal()
+    image.with_name("renamed.png").rename(image)
+    data = image.read_bytes()
+    status = image.stat()
+    image.write_bytes(data[:-1] + b"x")  # one byte, the size and the time as they were
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert refusal() == "different content of images"
+    image.unlink()
+    assert "different number of images in train (23, it was 24)" in refusal()
+    image.write_bytes(data)
+    told = list_of(fit_events(folder, given, out=tmp_path / "run", resume=True))
+    assert any("goes on from" in one.text for one in told if isinstance(one, Note))
+
+
+def test_a_file_of_augmentations_that_has_moved_is_the_same(colours, tmp_path):
+    import albumentations
+
+    file = tmp_path / "looks.yaml"
+    albumentations.save(albumentations.HorizontalFlip(p=0.5), file, data_format="yaml")
+    assert steps_in(
+        interrupted(colours, tmp_path / "run", options("fine-tuning", augment=str(file)), after=8)
+    )
+    moved = file.rename(tmp_path / "moved.yaml")
+    told = list_of(
+        fit_events(
+            colours, options("fine-tuning", augment=str(moved)), out=tmp_path / "run", resume=True
+        )
+    )
+    assert any("goes on from" in one.text for one in told if isinstance(one, Note))
 
 
 def test_without_resume_nothing_is_read(tmp_path):
     Checkpoints(tmp_path / "c", {}, resume=True).write("last", standing(1))
-    assert Checkpoints(tmp_path / "c", {}, resume=False).read("last") is None
+    assert Checkpoints(tmp_path / "c", {}, resume=False).read("last") == (None, ())
 
 
 def test_a_disk_that_refuses_is_one_clear_error(tmp_path):

@@ -2,6 +2,7 @@
 by.
 """
 
+import csv
 import json
 import math
 
@@ -91,6 +92,25 @@ def test_the_losses_of_the_history_are_those_of_the_images_that_are_judged(colou
     assert -np.log(of_truth).mean() == pytest.approx(one.best.val_loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", "balanced"])
+def test_the_kept_penalty_is_the_best_by_the_figure_that_is_recorded(colours, tmp_path, monitor):
+    """Beside the loss stands the prior, and their sum decides; so it does in history.csv."""
+    result = tlkit.fit(colours, backbone="tiny", monitor=monitor, out=tmp_path / "run")
+    name = {"accuracy": "val_accuracy", "balanced": "val_balanced_accuracy"}.get(monitor)
+
+    def rank(epoch):
+        return (-getattr(epoch, name) if name else 0, epoch.selection_loss)
+
+    assert all(epoch.prior >= 0 for epoch in result.history)
+    assert result.best == min(result.history, key=rank)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    sums = [float(row["val_loss"]) + float(row["prior"]) for row in rows]
+    assert sums == pytest.approx([epoch.selection_loss for epoch in result.history])
+    # Of images that are all right, the loss alone would have kept the weakest penalty.
+    assert min(result.history, key=lambda epoch: epoch.val_loss).rate < result.best.rate
+
+
 @pytest.mark.parametrize("images", [0, 1, 10, 100_000])
 def test_the_fewer_images_are_judged_the_nearer_is_the_penalty_to_the_usual_one(images):
     # They speak for the weakest of all.
@@ -113,7 +133,7 @@ def test_one_image_of_each_class_is_learnt_and_nothing_is_said_of_it(tmp_path, c
     assert (calibration.images, calibration.thresholds, calibration.similarities) == (0, (), ())
     assert calibration.temperature == pytest.approx(1, abs=1e-3)
     scores = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert scores == {"validation": None, "test": None}
+    assert scores == {"validation": None, "test": None, "skipped_images": 0}
     names = {one.name for one in (tmp_path / "run").iterdir()}
     assert not names & {"validation.csv", "confusion.png"}
     photos = [one for one in sorted(folder.rglob("*.*")) if one.is_file()]

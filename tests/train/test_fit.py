@@ -1,5 +1,6 @@
 """Fitting as a whole: what is frozen stays, what is seeded repeats, the best is kept."""
 
+import csv
 import json
 import math
 
@@ -269,6 +270,33 @@ def test_with_on_bad_skip_the_rest_is_learnt_and_the_bad_are_listed(tmp_path, wa
     images = result.card.images
     # Of few images all are learnt from, and all are judged.
     assert (images["train"], images["val"]) == ((19, 5) if way else (24, 24))
+
+
+@pytest.mark.parametrize("more", [{}, {"folds": 2}], ids=str)
+def test_a_large_confusion_matrix_is_a_table_of_what_is_not_empty(tmp_path, monkeypatch, more):
+    monkeypatch.setattr("tlkit.metrics.MOST_CLASSES", 2)
+    for part in ("train", "test"):
+        make_folder(tmp_path / "photos" / part, per_class=4)
+    given = {"backbone": "tiny", "out": tmp_path / "run", **more}
+    result = tlkit.fit(tmp_path / "photos", **given)
+    judged = "out_of_fold" if more else "validation"
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    with (tmp_path / "run" / "confusion.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for part in (judged, "test"):
+        evaluation = getattr(result, part)
+        assert metrics[part]["confusion"] is None
+        assert [list(one) for one in evaluation.confusions()] == metrics[part]["largest_confusions"]
+        names = [one.name for one in evaluation.classes]
+        cells = {
+            (names.index(row["class"]), names.index(row["predicted"])): int(row["images"])
+            for row in rows
+            if row["part"] == part
+        }
+        assert cells == {(i, j): images for i, j, images in evaluation.cells()}
+    # A run folder with that table is one that --overwrite knows, and that a report reads.
+    tlkit.fit(tmp_path / "photos", overwrite=True, **given)
+    assert tlkit.write_report(tmp_path / "run", check=False, maps=False).page.is_file()
 
 
 def test_a_run_folder_that_cannot_be_made_is_refused_before_the_training(colours, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tlkit import ranks, runs
 from tlkit.ask.search import HEADS, search_events
+from tlkit.errors import briefly
 from tlkit.files import write_text
 from tlkit.options import FitOptions, SearchOptions
 from tlkit.train.events import Event, Note
@@ -58,7 +59,9 @@ def settled(
     if ranks.here().first:
         with ranks.alone():
             try:
-                changes = _kept(place, fit) if resume else None
+                changes, why = _kept(place, fit) if resume else (None, "")
+                if why:
+                    yield Note(text=f"{place / CHOICE} {why}: the search is done again")
                 if changes is None:
                     changes = yield from _search(folder, options)
                     told = {"fit": fit, "found": changes}
@@ -91,11 +94,19 @@ def _search(folder: Path, options: FitOptions) -> Generator[Event, None, dict[st
     return found.changes
 
 
-def _kept(place: Path, fit: str) -> dict[str, str] | None:
-    """What this fit has found before it was interrupted; None where it had not come so far."""
+def _kept(place: Path, fit: str) -> tuple[dict[str, str] | None, str]:
+    """Return what this fit has found before it was interrupted, or why a file of it is of no use.
+
+    Neither, where it had not come so far.
+    """
     try:
         told = runs.read_json(place / CHOICE)
         found = {name: str(one) for name, one in told["found"].items() if name in FOUND}
-        return found if told["fit"] == fit and "backbone" in found else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
+        same = told["fit"] == fit
+        if "backbone" not in found:
+            return None, "is damaged (it names no backbone)"
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return None, f"is damaged ({briefly(error)})"
+    return (found, "") if same else (None, "is of another fit")

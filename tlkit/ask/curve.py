@@ -547,6 +547,7 @@ def as_plain(result: Curve, options: CurveOptions) -> dict[str, Any]:
         },
         "forecasts": [dataclasses.asdict(one) for one in result.forecasts],
         "classes": [dataclasses.asdict(one) for one in result.classes],
+        "skipped_images": len(result.bad),
         "unreadable": [f"{one.path}: {one.reason}" for one in result.bad],
     }
 

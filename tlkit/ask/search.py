@@ -724,6 +724,7 @@ def as_plain(found: Found, options: SearchOptions) -> dict[str, Any]:
         "rounds": list(found.rounds),
         "tried": [_as_row(one) for one in found.tried],
         "not_tried": [dataclasses.asdict(one) for one in found.not_tried],
+        "skipped_images": len(found.bad),
         "unreadable": [{"path": str(one.path), "reason": one.reason} for one in found.bad],
         "method": "cross-validated on training images; accuracy_low and accuracy_high are Wilson's "
         "95 % interval over the photos, fold_std the standard deviation over the folds",

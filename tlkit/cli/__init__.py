@@ -3,7 +3,8 @@
 Each command is a file beside this one. Importing them is cheap: what computes is imported inside
 the commands, so `tlkit --help` loads no torch and no plugin.
 
-Exit status: 0 done; 1 done, but some images could not be read; 2 an error that says what to do;
+Exit status: 0 done, which includes --on-bad skip where it was asked for; 1 done, but some images
+could not be read; 2 an error that says what to do;
 130 stopped by Ctrl-C.
 """
 

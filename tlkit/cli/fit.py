@@ -187,12 +187,11 @@ def _stopping() -> AbstractContextManager[Callable[[], None]]:
 
 def _end(result: FitResult | FoldsResult, options: FitOptions, *, report: bool) -> None:
     """What comes when the run folder is there."""
-    if result.bad:
-        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
+    from tlkit.cli import show
+
+    show.skipped(result.bad)
     if report:
         _report(result.run, options)  # last: where it fails, all of the fit has been told
-    if result.bad:
-        sys.exit(1)
 
 
 def _report(run: Path, options: FitOptions) -> None:
@@ -214,17 +213,32 @@ def _one(result: FitResult, options: FitOptions) -> None:
     named = {name: one for name, one in {**judged, "test": result.test}.items() if one is not None}
     if named:
         show.scores(named)
-    score = "balanced accuracy" if options.monitor == "balanced" else options.monitor
-    by = "the usual penalty" if result.validation is None else f"by {next(iter(judged))} {score}"
+    by = _why_kept(result, options.monitor, part=next(iter(judged)))
     click.echo(
         f"kept epoch {result.best.number} of {result.history[-1].number}, {by}"
         if result.best.number
-        else f"kept the probe: no epoch of fine-tuning had a better validation {score}"
+        else f"kept the probe: no epoch of fine-tuning was better, {by}"
     )
     size_kib = result.head.stat().st_size / 1024
     click.echo(
         f"head: {show.one_line(str(result.head))} ({size_kib:,.0f} KiB), in {result.wall_s:.1f} s"
     )
+
+
+def _why_kept(result: FitResult, monitor: str, *, part: str) -> str:
+    """Say which figure of the table decided which epoch is kept."""
+    from tlkit.train.cross import USUAL
+    from tlkit.train.judge import Verdict, best_in_words
+
+    best = result.best
+    if result.validation is None:
+        return f"whose penalty is the nearest to the usual {USUAL:g}"
+    score = Verdict(
+        loss=best.val_loss,
+        accuracy=best.val_accuracy,
+        balanced_accuracy=best.val_balanced_accuracy,
+    )
+    return f"by {best_in_words(score, monitor, part=part, prior=best.prior)}"
 
 
 def _folds(result: FoldsResult) -> None:
@@ -269,9 +283,12 @@ def _fold(one: FoldScore) -> None:
 
 def _epoch(one: Epoch, *, heading: bool) -> None:
     """A line of the table that grows while training."""
+    # Where few images choose a penalty, a prior on it is added to the loss, and their sum decides.
+    prior = f"  {'+ prior':>7}" if one.prior is not None else ""
     if heading:
-        click.echo("epoch      rate  train loss  val loss  accuracy  balanced    seconds")
-    judged = f"{one.val_loss:9.4f} {one.val_accuracy:9.1%} {one.val_balanced_accuracy:9.1%}"
+        click.echo(f"epoch      rate  train loss  val loss{prior}  accuracy  balanced    seconds")
+    loss = f"{one.val_loss:9.4f}" + (f"{one.selection_loss:9.4f}" if prior else "")
+    judged = f"{loss} {one.val_accuracy:9.1%} {one.val_balanced_accuracy:9.1%}"
     if one.val_accuracy != one.val_accuracy:  # there was no image to judge by
         judged = f"{'-':>9} {'-':>9} {'-':>9}"
     click.echo(

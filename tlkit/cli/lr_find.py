@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -54,9 +53,7 @@ def command(folder: str, out: str | None, sweep: SweepOptions, options: FitOptio
     click.echo(f"{len(result.rates)} steps; {result.end}")
     _suggestions(result)
     click.echo(f"losses and picture: {show.one_line(str(place))}")
-    if result.bad:
-        click.echo(f"images that could not be read: {len(result.bad)}", err=True)
-        sys.exit(1)
+    show.skipped(result.bad)
 
 
 def _suggestions(result: RangeTest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -64,9 +63,9 @@ def command(folder: str, out: str | None, options: SearchOptions) -> None:
     )
     click.echo(f"table and picture: {show.one_line(str(place))}, in {found.wall_s:.0f} s")
     click.echo(f"go on with: {show.one_line(found.command)}")
-    if found.bad:
-        click.echo(f"images that could not be read: {len(found.bad)}", err=True)
-        sys.exit(1)
+    for image in found.bad:
+        show.unreadable(image)
+    show.skipped(found.bad)
 
 
 def _table(found: Found) -> None:

@@ -63,6 +63,13 @@ def unreadable(one: BadImage) -> None:
     click.echo(f"unreadable: {one_line(str(one.path))}: {one_line(one.reason)}", err=True)
 
 
+def skipped(bad: Sequence[BadImage]) -> None:
+    """Count on standard error the images that --on-bad skip left out, where there are any."""
+    if bad:
+        count = f"{len(bad)} image{'s' * (len(bad) > 1)}"
+        click.echo(f"skipped, because they could not be read (--on-bad skip): {count}", err=True)
+
+
 def decisions() -> None:
     """From here on, show on standard error what tlkit's rooms decide by themselves."""
 

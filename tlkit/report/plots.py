@@ -53,8 +53,8 @@ FONTS = (
 )
 
 
-def curves(history: Sequence[Epoch], *, penalty: bool = False) -> bytes:
-    """PNG of losses and accuracies over the epochs, the one of lowest validation loss marked.
+def curves(history: Sequence[Epoch], *, penalty: bool = False, best: int | None = None) -> bytes:
+    """PNG of losses and accuracies over the epochs; `best` is the place of the one to mark.
 
     With `penalty` the horizontal axis is each record's penalty, from strong to weak.
     """
@@ -63,15 +63,17 @@ def curves(history: Sequence[Epoch], *, penalty: bool = False) -> bytes:
         figure.set_layout_engine("constrained")
         left, right = figure.subplots(1, 2)
         at = [one.rate if penalty else float(one.number) for one in history]
-        best = _best(history)
+        losses = [
+            ("training", [one.train_loss for one in history], SECOND),
+            ("validation", [one.val_loss for one in history], FIRST),
+        ]
+        if any(one.prior is not None for one in history):
+            losses.append(("validation + prior", [one.selection_loss for one in history], FAINT))
         _panel(
             left,
             "Loss",
             at,
-            [
-                ("training", [one.train_loss for one in history], SECOND),
-                ("validation", [one.val_loss for one in history], FIRST),
-            ],
+            losses,
             best,
         )
         _panel(
@@ -89,7 +91,7 @@ def curves(history: Sequence[Epoch], *, penalty: bool = False) -> bytes:
             _horizontal(axes, at, penalty=penalty)
         if best is not None:
             where = f"penalty {at[best]:.2g}" if penalty else f"epoch {history[best].number}"
-            figure.supxlabel(f"marked: {where}, the lowest validation loss", fontsize=8, color=MARK)
+            figure.supxlabel(f"marked: {where}, which was kept", fontsize=8, color=MARK)
         return _png(figure)
 
 
@@ -354,9 +356,9 @@ def _lines(
     lines: Sequence[tuple[str, Sequence[float], str]],
     dot: str,
 ) -> None:
-    """Two lines under their title, with their names."""
+    """Lines under their title, with their names."""
     # The first is broad and pale: it is seen under the other where the two are equal.
-    for (name, values, colour), width in zip(lines, (3.4, 1.6), strict=True):
+    for (name, values, colour), width in zip(lines, (3.4, 1.6, 1.6), strict=False):
         axes.plot(
             at, values, color=colour, label=name, linewidth=width, marker=dot, markersize=width + 2
         )
@@ -434,12 +436,6 @@ def _percent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.02), min(high, 1.0 + 0.05 * (1.0 - low)))  # no tick above 100 %
-
-
-def _best(history: Sequence[Epoch]) -> int | None:
-    """Place of the lowest validation loss, of the losses that are numbers."""
-    known = [place for place, one in enumerate(history) if math.isfinite(one.val_loss)]
-    return min(known, key=lambda place: history[place].val_loss, default=None)
 
 
 def _cell(count: int) -> tuple[float, float]:

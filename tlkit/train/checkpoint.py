@@ -3,14 +3,16 @@
 In: a `Standing`. Out: files in a folder of their own, of which the newest whole one is read again.
 A step's random numbers and an epoch's order are functions of the seed and their number (loop.py,
 feeds.py), so what is written is tensors and counts, and nothing of a random generator. No pickle:
-safetensors, with the counts as JSON. A checkpoint of another fit is refused, and so is none read
-that a digest does not vouch for.
+safetensors, with the counts as JSON. A checkpoint of another fit is refused. One whose checksum
+does not match is named as damaged, and the one before it is taken.
 Next door: loop.py (whose steps are counted), run.py (who asks).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from tlkit.card import sha256_of
-from tlkit.errors import RunFolderError
+from tlkit.errors import RunFolderError, briefly
 from tlkit.files import disk_errors, write_bytes
 from tlkit.ranks import here
 from tlkit.weights import digest
@@ -37,6 +39,9 @@ SHARE = 0.05
 
 KEY, DIGEST = "tlkit.checkpoint", "tlkit.checkpoint.sha256"
 
+FORMAT = 2
+"""Of what a checkpoint says of itself. 1 is tlkit 0.1.0's, where a copied image was another one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
@@ -47,20 +52,28 @@ class Standing:
     tensors: Mapping[str, Tensor]
 
 
+class _Damaged(Exception):
+    """A checkpoint whose bytes are not those that were written; says why."""
+
+
 class Checkpoints:
     """The checkpoints of one fit, which may consist of several trainings."""
 
     def __init__(self, folder: Path, fit: Mapping[str, Any], *, resume: bool) -> None:
         """`fit` tells one fit from another; without `resume` what is there is not read.
 
-        Raises `RunFolderError` where there is any of another fit: it would be lost.
+        A value of `fit` that is a record, {"digest": ...}, is named and not shown where it differs.
+        Raises `RunFolderError` where there is any of another fit: it would be lost; and where one
+        may not be read.
         """
         self.folder = folder
         self._fit = json.loads(json.dumps(fit))
         self._resume = resume
+        self._damaged: dict[Path, str] = {}
         for path in folder.glob("*.safetensors") if resume else ():
-            if (told := _told(path)) is not None:
-                self._must_be_this(told["fit"])
+            # Of a damaged one nothing can be known here; `read` names it.
+            with contextlib.suppress(_Damaged, FileNotFoundError):
+                self._must_be_this(_stated(path))
 
     def of(self, training: str) -> Keeper:
         """Those of one training, by its name."""
@@ -81,16 +94,28 @@ class Checkpoints:
             for one in self.folder.glob("*.safetensors"):
                 one.unlink()
 
-    def read(self, training: str) -> Standing | None:
-        """The newest that is whole; None where there is none, or none was to be read.
+    def read(self, training: str) -> tuple[Standing | None, tuple[str, ...]]:
+        """Return the newest checkpoint that is whole, and notes about newer ones that are damaged.
 
-        Raises `RunFolderError` for one of another fit.
+        None where there is none, or none was to be read. Raises `RunFolderError` for one that may
+        not be read.
         """
+        notes: list[str] = []
         for path in reversed(self._files(training)) if self._resume else ():
-            found = _read(path)
-            if found is not None:
-                return found
-        return None
+            try:
+                standing = _read(path)
+            except FileNotFoundError:
+                continue
+            except _Damaged as damage:
+                self._damaged[path] = str(damage)
+                notes.append(f"the checkpoint {path} is damaged: {damage}")
+                continue
+            if notes:
+                notes.append(f"the checkpoint before it is whole and is used: {path}")
+            return standing, tuple(notes)
+        if notes:
+            notes.append("no other checkpoint of this training is left: it begins at the start")
+        return None, tuple(notes)
 
     def write(self, training: str, standing: Standing) -> None:
         """Write the next one, and delete what is no longer needed. Raises `DiskError`."""
@@ -103,6 +128,7 @@ class Checkpoints:
         tensors = {name: one.detach().cpu().contiguous() for name, one in standing.tensors.items()}
         text = json.dumps(
             {
+                "format": FORMAT,
                 "fit": self._fit,
                 "counts": standing.counts,
                 "tensors": digest(tensors.items()),
@@ -110,21 +136,36 @@ class Checkpoints:
         )
         data = save(tensors, {KEY: text, DIGEST: sha256_of(text)})
         write_bytes(self.folder / f"{training}-{number:09d}.safetensors", data)
-        for old in there[: 1 - KEPT]:
+        # A damaged one must not take the place of the last that is whole.
+        whole = [path for path in there if path not in self._damaged]
+        for old in [*(path for path in there if path in self._damaged), *whole[: 1 - KEPT]]:
             old.unlink(missing_ok=True)
 
     def _files(self, training: str) -> list[Path]:
         """In the order in which they were written."""
         return sorted(self.folder.glob(f"{training}-{'[0-9]' * 9}.safetensors"))
 
-    def _must_be_this(self, fit: Mapping[str, Any]) -> None:
+    def _must_be_this(self, stated: Mapping[str, Any]) -> None:
+        fit = stated["fit"]
+        if stated.get("format") != FORMAT:
+            version = fit.get("version of tlkit", "another version")
+            raise RunFolderError(
+                f"the fit that was interrupted is of another tlkit: {self.folder}",
+                found=f"checkpoints of tlkit {version} in format {stated.get('format', 1)}",
+                expected=f"format {FORMAT}",
+                do=f"go on with tlkit {version}; to keep it and begin a fit, name another folder "
+                "with --out",
+            )
         other = [name for name in {**self._fit, **fit} if self._fit.get(name) != fit.get(name)]
         if other:
             raise RunFolderError(
                 f"the fit that was interrupted is not this one: {self.folder}",
-                found=f"another {', '.join(sorted(other))}",
-                expected="the same command, folder and versions",
-                do="give the same command, or leave --resume out to begin anew",
+                found=", ".join(
+                    _difference(name, fit.get(name), self._fit.get(name)) for name in sorted(other)
+                ),
+                expected="the same options, images and versions as when it was interrupted",
+                do="give these again to go on with it; to keep it and fit this one too, name "
+                "another folder with --out",
             )
 
 
@@ -137,8 +178,11 @@ class Keeper:
     def __init__(self, checkpoints: Checkpoints, training: str) -> None:
         self._checkpoints = checkpoints
         self._training = training
-        self._found: Standing | None = here().agree(
-            checkpoints.read(training) if here().first else None
+        self._found: Standing | None
+        self.notes: tuple[str, ...]
+        """What the user has to know of damaged checkpoints."""
+        self._found, self.notes = here().agree(
+            checkpoints.read(training) if here().first else (None, ())
         )
         self._next = time.monotonic() + EVERY_S
 
@@ -167,36 +211,59 @@ class Keeper:
         self._next = time.monotonic() + max(EVERY_S, took / SHARE)
 
 
-def _told(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint says of itself; None for a file that is not whole, or has gone."""
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Say in which way two fits differ in this."""
+    if isinstance(before, Mapping) or isinstance(now, Mapping):
+        return f"different {name}"
+    was, now_is = ("not stated" if value is None else value for value in (before, now))
+    return f"different {name} ({now_is}, it was {was})"
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself.
+
+    Raises `_Damaged`; `FileNotFoundError` where it has gone; `RunFolderError` where it may not be
+    read.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy") as file:
+        if not path.stat().st_size:
+            raise _Damaged("it is empty")
+        with path.open("rb"), safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        text = metadata.get(KEY, "")
-        if sha256_of(text) != metadata.get(DIGEST):
-            return None
-        stated: dict[str, Any] = json.loads(text)
-    except (SafetensorError, OSError, ValueError):
-        return None
+    except PermissionError as error:
+        raise RunFolderError(
+            f"the checkpoint {path} cannot be read",
+            found=briefly(error),
+            expected="a file that this user may read",
+            do=f"chmod u+r {shlex.quote(str(path))}",
+        ) from error
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _Damaged(f"it is cut short, or not a checkpoint ({briefly(error)})") from error
+    text = metadata.get(KEY, "")
+    if sha256_of(text) != metadata.get(DIGEST):
+        raise _Damaged("what it says of itself does not match its checksum")
+    stated: dict[str, Any] = json.loads(text)
     return stated
 
 
-def _read(path: Path) -> Standing | None:
-    """What was written; None for a file that is not whole, or has gone."""
+def _read(path: Path) -> Standing:
+    """Return what was written. Raises as `_stated` does."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    stated = _told(path)
-    if stated is None:
-        return None
+    stated = _stated(path)
     try:
         tensors = load(path.read_bytes())
-    except (SafetensorError, OSError, ValueError):
-        return None
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _Damaged(f"its tensors cannot be read ({briefly(error)})") from error
     if digest(tensors.items()) != stated["tensors"]:
-        return None
+        raise _Damaged("its tensors do not match their checksum")
     return Standing(counts=stated["counts"], tensors=tensors)
 
 

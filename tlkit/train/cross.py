@@ -89,14 +89,15 @@ def cross(
     logits, labels = here().agree(logits[:, index]), plain.labels[index]
     verdicts = [verdict(one, labels) if len(index) else UNKNOWN for one in logits]
     place = chosen(verdicts, images=len(index), monitor=options.monitor)
+    added = priors(len(verdicts), images=len(index))
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     scores = iter(verdicts)
     for record in _solved(options, cut, compute, learn, lambda: next(scores)):
         if len(history) == place:
             best = {name: one.detach().clone() for name, one in cut.trained_tensors().items()}
-        history.append(record)
-        yield record
+        history.append(replace(record, prior=added[len(history)]))
+        yield history[-1]
     cut.put(best)
     cut.training(False)
     return Crossed(
@@ -113,17 +114,32 @@ UNKNOWN = Verdict(loss=math.nan, accuracy=math.nan, balanced_accuracy=math.nan)
 
 def chosen(verdicts: Sequence[Verdict], *, images: int, monitor: str) -> int:
     """The place, on a path of penalties, of the one that so many judged images speak for."""
+    added = priors(len(verdicts), images=images)
 
     def rank(place: int) -> tuple[float, ...]:
-        off = (math.log10(path[place]) - math.log10(USUAL)) / SPREAD
-        if not images:
-            return (abs(off),)
-        # Losses are means: so is what each image has of the belief.
-        cost = verdicts[place].loss + off**2 / (2 * images)
-        return standing(replace(verdicts[place], loss=cost), monitor)
+        prior = added[place]
+        if prior is None:
+            return (abs(_off_usual(path[place])),)
+        return standing(replace(verdicts[place], loss=verdicts[place].loss + prior), monitor)
 
     path = penalties(len(verdicts))
     return min(range(len(path)), key=rank)
+
+
+def priors(count: int, *, images: int) -> list[float | None]:
+    """Return what is added to the loss of each penalty on a path: the prior's share of an image.
+
+    Losses are means over images, so the negative logarithm of the prior is divided by their number.
+    None where there is no image: then the penalty nearest to `USUAL` is taken.
+    """
+    if not images:
+        return [None] * count
+    return [_off_usual(penalty) ** 2 / (2 * images) for penalty in penalties(count)]
+
+
+def _off_usual(penalty: float) -> float:
+    """Return how far a penalty is from the usual one, in standard deviations of the prior."""
+    return (math.log10(penalty) - math.log10(USUAL)) / SPREAD
 
 
 def _path(

@@ -31,6 +31,14 @@ class Epoch:
     val_accuracy: float
     val_balanced_accuracy: float
     wall_s: float
+    prior: float | None = None
+    """What is added to `val_loss` before losses are compared: the prior on the penalty, where few
+    images choose it (train/cross.py). None where losses are compared as they are."""
+
+    @property
+    def selection_loss(self) -> float:
+        """What losses are compared by: the epoch with the lowest is kept."""
+        return self.val_loss + (self.prior or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

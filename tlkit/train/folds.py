@@ -35,7 +35,7 @@ from tlkit.train.checkpoint import Checkpoints
 from tlkit.train.cross import class_weights_for
 from tlkit.train.events import Epoch, Event, Note, Tick
 from tlkit.train.feeds import readable
-from tlkit.train.judge import Verdict, bank_logits, probabilities, standing
+from tlkit.train.judge import Verdict, bank_logits, best_in_words, probabilities, standing
 from tlkit.train.probe import solve, threads_for
 from tlkit.train.recipe import plan_of, settle
 from tlkit.train.run import (
@@ -50,6 +50,7 @@ from tlkit.train.run import (
     extractor_for,
     familiarise,
     keep_best,
+    keeper_of,
     prepare,
     refuse_gone,
     train,
@@ -341,7 +342,9 @@ def _together(
         yield from _solved(shared)
         return
     for number, splits in enumerate(folds, start=1):
-        keeper = None if checkpoints is None else checkpoints.of(_name(number))
+        keeper = None
+        if checkpoints is not None:
+            keeper = yield from keeper_of(checkpoints, _name(number))
         history, best = yield from keep_best(phase, compute, shared.course(splits), None, keeper)
         yield shared.fold(number, history, best)
 
@@ -355,9 +358,10 @@ def _solved(shared: _Shared) -> Iterator[Event | Fold]:
         yield Tick(what="solving", done=number, total=len(shared.folds))
     histories = [[record for record, _ in path] for path in paths]
     place = _common(histories, shared.phase.options.monitor)
+    monitor = shared.phase.options.monitor
+    by = best_in_words(_mean([history[place] for history in histories]), monitor)
     yield Note(
-        text=f"penalty {histories[0][place].rate:.2g} for all folds: the best on average, by "
-        f"validation {shared.phase.options.monitor}"
+        text=f"penalty {histories[0][place].rate:.2g} for all folds, by {by}, on average over folds"
     )
     for number, path in enumerate(paths, start=1):
         shared.put(path[place][1])
@@ -389,13 +393,16 @@ def _common(paths: Sequence[Sequence[Epoch]], monitor: str) -> int:
     scores of the folds would be those of their luckiest penalty.
     """
 
-    def mean(place: int) -> tuple[float, ...]:
-        there = [path[place] for path in paths]
-        score = Verdict(
-            loss=float(np.mean([one.val_loss for one in there])),
-            accuracy=float(np.mean([one.val_accuracy for one in there])),
-            balanced_accuracy=float(np.mean([one.val_balanced_accuracy for one in there])),
-        )
-        return standing(score, monitor)
+    def rank(place: int) -> tuple[float, ...]:
+        return standing(_mean([path[place] for path in paths]), monitor)
 
-    return min(range(len(paths[0])), key=mean)
+    return min(range(len(paths[0])), key=rank)
+
+
+def _mean(epochs: Sequence[Epoch]) -> Verdict:
+    """Return the mean scores of one penalty over the folds."""
+    return Verdict(
+        loss=float(np.mean([epoch.val_loss for epoch in epochs])),
+        accuracy=float(np.mean([epoch.val_accuracy for epoch in epochs])),
+        balanced_accuracy=float(np.mean([epoch.val_balanced_accuracy for epoch in epochs])),
+    )

@@ -77,6 +77,25 @@ def standing(score: Verdict, monitor: str) -> tuple[float, ...]:
     return (-(score.accuracy if monitor == "accuracy" else score.balanced_accuracy), loss)
 
 
+def best_in_words(
+    score: Verdict, monitor: str, *, part: str = "validation", prior: float | None = None
+) -> str:
+    """Say by which figure a score is the best, as `standing` ranks them."""
+    if prior is None:
+        loss = f"the lowest {part} loss ({score.loss:.4f})"
+        ties = "loss"
+    else:
+        loss = f"the lowest {part} loss + prior ({score.loss + prior:.4f})"
+        ties = "loss + prior"
+    if monitor == "loss":
+        return loss
+    balanced = monitor == "balanced"
+    name, share = (
+        ("balanced accuracy", score.balanced_accuracy) if balanced else ("accuracy", score.accuracy)
+    )
+    return f"the highest {part} {name} ({100 * share:.1f} %); ties are broken by {ties}"
+
+
 def bank_logits(cut: Cut, compute: Compute, bank: Bank) -> Tensor:
     """(N, C) logits of the trained part on a bank's first views."""
     cut.trained.eval()  # the frozen one is always

@@ -38,6 +38,7 @@ from tlkit.train.checkpoint import Checkpoints, Keeper
 from tlkit.train.cross import (
     FEW,
     PARTS,
+    USUAL,
     class_weights_for,
     cross,
     crossed_with,
@@ -158,7 +159,9 @@ def train(
     With `checkpoints` its last training, called `name` there, can be interrupted. Raises every
     `TlkitError`; a folder with unreadable images is refused unless `on_bad` is `skip`.
     """
-    keeper = None if checkpoints is None else checkpoints.of(name)
+    keeper = None
+    if checkpoints is not None:
+        keeper = yield from keeper_of(checkpoints, name)
     begun = yield from _begin(options, backbone, splits, keeper)
     options, last, compute = begun.last.options, begun.last, begun.compute
     course = yield from _read(last, compute, splits)
@@ -182,6 +185,14 @@ def train(
         engine=course.engine,
         val_similarities=_similarities(last, compute, course, learnt.index),
     )
+
+
+def keeper_of(checkpoints: Checkpoints, name: str) -> Generator[Note, None, Keeper]:
+    """Read the checkpoints of a training, and say which of them are damaged."""
+    keeper = checkpoints.of(name)
+    for note in keeper.notes:
+        yield Note(text=note)
+    return keeper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +241,8 @@ def _learn_all(
     count, total = len(found.index), len(plain.labels)
     yield Note(
         text=f"penalty {found.best.rate:.2g}: chosen by {PARTS} heads, each judged by images that "
-        f"it did not learn from, {count} in all; the head that is kept learnt from all {total}"
+        f"it did not learn from, {count} in all, and by a prior that favours penalties near "
+        f"{USUAL:g}; the head that is kept learnt from all {total}"
         if count
         else f"penalty {found.best.rate:.2g}, the usual one: with one image of each class there "
         "is nothing to choose or to judge by; only a test part could say how good the head is"

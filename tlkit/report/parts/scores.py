@@ -130,6 +130,8 @@ def training(subject: Subject) -> Made | None:
     x = svg.steps("penalty, from strong to weak" if solved else "epoch", texts)
     left = [("training", "second", [one.train_loss for one in history])]
     left += [("validation", "first", [one.val_loss for one in history])]
+    if any(one.prior is not None for one in history):
+        left += [("validation + prior", "even", [one.selection_loss for one in history])]
     right = [("balanced", "second", [one.val_balanced_accuracy for one in history])]
     right += [("accuracy", "first", [one.val_accuracy for one in history])]
     return Made(
@@ -156,8 +158,11 @@ def training(subject: Subject) -> Made | None:
                 )
             ],
             "best": None if best is None else texts[best],
+            "selection_loss": [
+                one.selection_loss if one.prior is not None else None for one in history
+            ],
         },
-        figures={"": curves(history, penalty=solved)},
+        figures={"": curves(history, penalty=solved, best=best)},
     )  # fmt: skip
 
 
@@ -179,7 +184,10 @@ def _lines(named: Sequence[tuple[str, str, Sequence[float]]]) -> list[svg.Line]:
 
 def _numbers(epoch: Epoch) -> dict[str, float | None]:
     """What JSON has no number for is null."""
-    return {name: one if math.isfinite(one) else None for name, one in vars(epoch).items()}
+    return {
+        name: None if one is None or not math.isfinite(one) else one
+        for name, one in vars(epoch).items()
+    }
 
 
 SUMMARY = Part(
@@ -224,7 +232,8 @@ CURVES = Part(
     make=training,
     template="curves.html",
     keys={
-        "epochs": "the rows of history.csv; null for what is no number",
+        "epochs": "the rows of history.csv; null for what is no number; the loss that decides is "
+        "val_loss + prior",
         "best_epoch": "the one that was kept",
         "penalty": "whether `rate` is a penalty: the head was solved",
     },
