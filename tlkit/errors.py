@@ -18,6 +18,7 @@ nothing else in the package prints or exits.
     ├── RunFolderError       a run folder that exists already, or cannot be written
     │   └── FitEnded         the fit to go on with has ended: its run folder is there and whole
     ├── ClusterError         machines that cannot be reached, or are not set up alike
+    ├── NotEnoughMemory      the machine has no memory left
     └── DiskError            the disk is full or not writable
 
 Here stands only what every room may use: this module imports nothing of tlkit.
@@ -26,6 +27,8 @@ Here stands only what every room may use: this module imports nothing of tlkit.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -119,8 +122,99 @@ class ClusterError(TlkitError):
     """Machines that are to share work cannot be reached, or are not set up alike."""
 
 
+class NotEnoughMemory(TlkitError):
+    """The machine has not the memory that the work needs."""
+
+
 class DiskError(TlkitError):
     """The disk is full, or a path on it cannot be read or written."""
+
+
+REMEDIES = {
+    "ENOSPC": "free some space or choose another place",
+    "EDQUOT": "free some space or choose another place",
+    "EFBIG": "free some space or choose another place",
+    "EROFS": "choose a place that can be written",
+    "EACCES": "give the permission, or choose another place",
+    "EPERM": "give the permission, or choose another place",
+    "EIO": "check the disk, or choose another place",
+    "EMFILE": "allow more open files: ulimit -n 4096",
+    "ENFILE": "end programs that hold many files open",
+}
+"""What to do about the errors of the operating system for which no program is to blame."""
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about an error of the operating system; empty for one that is no such."""
+    return REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "")
+
+
+def machine_error(error: BaseException) -> TlkitError | None:
+    """Return the error that says what the machine lacks (space, permission, memory), if it does.
+
+    The causes of `error` are searched too, and what libraries say of the system's error in words.
+    None where the machine is not to blame: then `error` is about what it was raised by.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        known = _memory_error(cause) or _disk_error(cause)
+        if known is not None:
+            return known
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def raise_machine_error(error: BaseException) -> None:
+    """Raise what `machine_error` returns, if anything: before `error` is explained otherwise."""
+    known = machine_error(error)
+    if known is not None:
+        raise known from error
+
+
+def _disk_error(error: BaseException) -> DiskError | None:
+    number = error.errno if isinstance(error, OSError) else _number_in(str(error))
+    said = os.strerror(number or 0)
+    failure = OSError(number or 0, said)
+    if not remedy(failure):
+        return None
+    name = getattr(error, "filename", None)
+    return DiskError(
+        f"{os.fsdecode(name)} cannot be read or written"
+        if isinstance(name, str | bytes | os.PathLike)
+        else "a file cannot be read or written",
+        found=said if isinstance(error, OSError) else briefly(error),
+        expected="a disk with room, and the permission to use it",
+        do=remedy(failure),
+    )
+
+
+def _number_in(text: str) -> int:
+    """Return the number of the system's error that a library quotes, as Rust and C++ do; else 0."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        if f"(os error {number})" in text or os.strerror(number) in text:
+            return number
+    return 0
+
+
+def _memory_error(error: BaseException) -> NotEnoughMemory | None:
+    """Python's own, and those of torch: of a GPU by its name, of the CPU by its text."""
+    texts = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+    lacking = (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(text in str(error) for text in texts)
+    )
+    if not lacking:
+        return None
+    return NotEnoughMemory(
+        "there is not enough memory",
+        found=briefly(error),
+        expected="the memory that the work needs",
+        do="end other programs, or give less work at once",
+    )
 
 
 def pick(table: Mapping[str, Value], name: str, kind: str, *, also: str = "") -> Value:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from tlkit.errors import DiskError, RunFolderError
+from tlkit.errors import DiskError, RunFolderError, remedy
 
 LONGEST = 50
 OLD = ".old"
@@ -154,7 +154,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"{path} cannot be written",
             found=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
             expected="a disk with room, and the permission to write",
-            do="free some space or choose another place",
+            do=remedy(error) or "choose another place",
         ) from error
 
 
