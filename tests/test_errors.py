@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from unicodedata import category
 
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 
 from tlkit import errors
 from tlkit.errors import (
+    DiskError,
     FolderError,
+    NotEnoughMemory,
     OptionError,
     TlkitError,
     UnknownName,
     listing,
+    machine_error,
     nearest,
     pick,
     printable,
@@ -139,3 +144,61 @@ def test_a_listing_shows_all_lines_or_the_first_and_how_many_are_left():
 def test_a_kind_of_error_is_caught_as_a_tlkit_error():
     with pytest.raises(TlkitError):
         raise example(FolderError)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names that of a GPU."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (OSError(errno.ENOSPC, "x", "some/file"), DiskError, "some/file cannot be"),
+        (PermissionError(errno.EACCES, "x", "some/file"), DiskError, "give the permission"),
+        (OSError(errno.EROFS, "x", b"some/file"), DiskError, "some/file cannot be"),
+        (RuntimeError(f"saving: {os.strerror(errno.ENOSPC)}"), DiskError, "free some space"),
+        (RuntimeError("I/O error: it is full (os error 28)"), DiskError, "free some space"),
+        (MemoryError("30 GB"), NotEnoughMemory, "30 GB"),
+        (OSError(errno.ENOMEM, "x"), NotEnoughMemory, "memory"),
+        (OutOfMemoryError("CUDA out of memory"), NotEnoughMemory, "CUDA out of memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            NotEnoughMemory,
+            "you tried",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_a_machine_lacks_is_found_in_an_error_and_in_its_causes(error, kind, text):
+    assert type(machine_error(error)) is kind
+    assert text in str(machine_error(error))
+    with pytest.raises(ValueError, match="outer") as caught:
+        raise ValueError("outer") from error
+    assert type(machine_error(caught.value)) is kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        FileNotFoundError(errno.ENOENT, "x", "some/file"),
+        PermissionError(errno.EACCES, "a server refuses"),
+        OSError("no number"),
+        RuntimeError("size mismatch"),
+    ],
+    ids=lambda error: str(error),
+)
+def test_the_machine_is_not_blamed_for_anything_else(error):
+    assert machine_error(error) is None
+
+
+def test_the_machine_is_not_blamed_for_an_error_that_was_dealt_with():
+    def deal_with_it():
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("x") from None
+
+    with pytest.raises(ValueError, match="x") as caught:
+        deal_with_it()
+    assert machine_error(caught.value) is None

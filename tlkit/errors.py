@@ -162,7 +162,7 @@ def machine_error(error: BaseException) -> TlkitError | None:
         known = _memory_error(cause) or _disk_error(cause)
         if known is not None:
             return known
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 
@@ -177,9 +177,11 @@ def _disk_error(error: BaseException) -> DiskError | None:
     number = error.errno if isinstance(error, OSError) else _number_in(str(error))
     said = os.strerror(number or 0)
     failure = OSError(number or 0, said)
-    if not remedy(failure):
-        return None
     name = getattr(error, "filename", None)
+    # A network that refuses says the same, of no file.
+    refused = number in (errno.EACCES, errno.EPERM) and name is None
+    if refused or not remedy(failure):
+        return None
     return DiskError(
         f"{os.fsdecode(name)} cannot be read or written"
         if isinstance(name, str | bytes | os.PathLike)
@@ -240,10 +242,47 @@ def unknown(names: Iterable[str], name: str, kind: str, *, also: str = "") -> Un
     )
 
 
+LIKENESS = 0.6
+"""Share of letters from which a name is taken for a mistyped one: wasp does not mean ants."""
+
+SYNONYMS = {
+    "learning_rate": "lr", "rate": "lr", "base_lr": "lr", "learning_rate_init": "lr",
+    "batch_size": "batch", "bs": "batch", "per_device_train_batch_size": "batch",
+    "num_epochs": "epochs", "n_epochs": "epochs", "max_epochs": "epochs", "max_iter": "epochs",
+    "num_train_epochs": "epochs", "wd": "weight_decay", "l2": "weight_decay",
+    "model": "backbone", "model_name": "backbone", "arch": "backbone", "architecture": "backbone",
+    "encoder": "backbone", "network": "backbone", "net": "backbone", "base_model": "backbone",
+    "pretrained": "weights", "checkpoint": "weights", "checkpoint_path": "weights",
+    "classifier": "head", "opt": "optimizer", "solver": "optimizer",
+    "scheduler": "schedule", "sched": "schedule", "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule", "warmup_epochs": "warmup", "warmup_steps": "warmup",
+    "num_workers": "workers", "n_jobs": "workers", "random_state": "seed", "random_seed": "seed",
+    "validation_split": "val_fraction", "validation_fraction": "val_fraction",
+    "val_split": "val_fraction", "test_size": "val_fraction", "cv": "folds", "n_splits": "folds",
+    "num_folds": "folds", "k_folds": "folds", "transform": "augment", "transforms": "augment",
+    "aug": "augment", "augmentation": "augment", "auto_augment": "augment",
+    "class_weight": "balance", "class_weights": "balance", "sampler": "balance",
+    "early_stopping": "patience", "early_stopping_patience": "patience", "metric": "monitor",
+    "amp": "precision", "dtype": "precision", "mixed_precision": "precision", "fp16": "precision",
+    "drop": "dropout", "drop_rate": "dropout", "hidden_size": "hidden", "hidden_dim": "hidden",
+    "label_smoothing": "smoothing", "smooth": "smoothing", "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix", "accumulation_steps": "accumulate", "grad_accum": "accumulate",
+    "gradient_accumulation_steps": "accumulate", "clip_grad": "clip", "max_grad_norm": "clip",
+    "gradient_clip_val": "clip", "layer_decay": "stage_decay", "gpu": "cuda", "gpus": "cuda",
+    "global_pool": "pool", "pooling": "pool", "output": "out", "output_dir": "out",
+    "save_dir": "out", "exist_ok": "overwrite", "threshold": "reject_below",
+    "confidence": "reject_below", "top_k": "top", "topk": "top",
+}  # fmt: skip
+"""What scikit-learn, torch, timm, Keras and others call an option or a value that tlkit has."""
+
+
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name most like `name` (letter case aside), or None when none is alike."""
     by_lower = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    meant = SYNONYMS.get(name.lower().replace("-", "_"))
+    if meant in known:
+        return meant
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=LIKENESS)
     return by_lower[close[0]] if close else None
 
 

@@ -14,6 +14,7 @@ import errno
 import functools
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -25,8 +26,19 @@ from filelock import FileLock, Timeout
 from tlkit.errors import DiskError, RunFolderError, remedy
 
 LONGEST = 50
+ROOM = 1 << 20
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)", re.DOTALL)
 OLD = ".old"
 """Characters of a name that a temporary one begins with: 200 bytes at most, a disk takes 255."""
+
+
+def address(path: Path) -> str:
+    """Return the address on a network that was given as a path, as it was typed; empty for a path.
+
+    `Path` makes one slash of the two behind the scheme.
+    """
+    match = ADDRESS.match(str(path))
+    return f"{match[1]}://{match[2]}" if match else ""
 
 
 @contextlib.contextmanager
@@ -101,6 +113,19 @@ def refuse_unwritable(path: Path) -> None:
         probe = _beside(there / path.name)
         probe.touch()
         probe.unlink()
+
+
+def check_room(folder: Path) -> None:
+    """Raise `DiskError` where the disk of a folder has no room for another `ROOM` bytes.
+
+    For libraries that do not say why they could not write a file.
+    """
+    probe = _beside(folder / "room")
+    with disk_errors(folder):
+        try:
+            probe.write_bytes(bytes(ROOM))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def refuse_occupied(path: Path, *, replace: Collection[str] = ()) -> None:

@@ -245,3 +245,19 @@ def test_a_range_test_that_cannot_be(run, colours, fitted, tmp_path):
     refused(run("lr-find", colours, "--backbone", "tiny", "--out", fitted), "is there already")
     refused(run("lr-find", colours, "--out", colours / "lr"), "one inside the other")
     assert sorted(one.name for one in fitted.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "similar"])
+def test_a_run_among_the_images_is_answered_with_the_right_command(run, colours, fitted, command):
+    result = run(command, fitted, colours)
+    refused(result, "a run folder", f"tlkit {command} {colours} --head {fitted}")
+
+
+@pytest.mark.parametrize("command", ["fit", "check", "evaluate"])
+def test_a_run_is_no_folder_of_images(run, fitted, command):
+    refused(run(command, fitted), "a run folder", f"--head {fitted}")
+
+
+def test_a_run_to_sort_is_refused(run, fitted, tmp_path):
+    refused(run("sort", fitted, fitted, "--into", tmp_path / "sorted"), "a run folder")
+    assert not (tmp_path / "sorted").exists()

@@ -134,6 +134,7 @@ def command(
         return
     options.refuse([one.name for one in declared(SpreadOptions)], "--ray auto, or an address")
     form = _form(form, out)
+    show.decisions()
     found = find_images(expand(paths))
     bad = 0
     with show.meter() as tell:

@@ -14,6 +14,7 @@ An image is scaled by the interpolation that the weights were evaluated with, an
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -31,8 +32,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from tlkit.data import signatures
 from tlkit.data.shards import find
-from tlkit.errors import FolderError, ImageError, OptionError, listing
+from tlkit.errors import FolderError, ImageError, OptionError, listing, raise_machine_error
 
 Pixels = NDArray[np.uint8]
 
@@ -44,6 +46,9 @@ MOST_PIXELS = 89_478_485
 
 LARGEST_PIXEL = 8
 """Bytes: four channels of 16 bits."""
+
+MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that have nothing to do with the file that was to be opened."""
 
 STRIP = 256
 """Rows that are converted at once."""
@@ -265,6 +270,8 @@ UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
 
 
 def _no_file(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        raise_machine_error(error)  # no image is unreadable for that
     if isinstance(error, FolderError):  # the shard that it is in
         return _briefly(error)
     if not path.exists():
@@ -278,8 +285,18 @@ def _reason(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("its sides")
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow knows" if data else "empty file"
+        return _not_an_image(data) if data else "empty file"
     return _briefly(error)
+
+
+def _not_an_image(data: bytes) -> str:
+    """Say what it is instead, and what would make it readable."""
+    kind = signatures.kind_of(data)
+    remedy = signatures.remedy(kind)
+    if kind == "a HEIC photo" and find_spec("pillow_heif"):
+        remedy = "it is damaged, or of a kind that pillow-heif does not read"
+    known = ": ".join(part for part in (kind, remedy) if part)
+    return f"not an image that Pillow knows{f', but {known}' if known else ''}"
 
 
 def _briefly(error: Exception) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tlkit.errors import DiskError
+from tlkit.errors import DiskError, raise_machine_error
 
 Write = Callable[[Iterable[Mapping[str, Any]]], None]
 """Adds records; they are on the disk when it returns. Raises `OSError`."""
@@ -58,6 +58,7 @@ def records(journal: Path, *, wrote: str) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise_machine_error(error)
         raise unreadable(journal, wrote) from error
 
 

@@ -28,7 +28,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tlkit.card import sha256_of
-from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing
+from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing, raise_machine_error
 from tlkit.scale.places import inside, is_uri, make_folder, names, on_disk, opened, read, write
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class Job:
         try:
             return parquet.ParquetFile(io.BytesIO(read(place)) if is_uri(place) else place)
         except OSError as error:
+            raise_machine_error(error)
             raise ClusterError(
                 "a machine of the cluster does not see the folder of the job",
                 found=f"{place}: {briefly(error)}",
@@ -232,6 +233,7 @@ def _read_plan(out: str) -> dict[str, Any]:
             return dict(known)
         fault = "not what a job has written"
     except (OSError, ValueError) as error:
+        raise_machine_error(error)
         fault = briefly(error)
     raise RunFolderError(
         f"{place} cannot be used",
@@ -272,6 +274,7 @@ def _must_be_whole(out: str, known: Mapping[str, Any]) -> None:
                 digest.update(piece)
         found = digest.hexdigest()
     except OSError as error:
+        raise_machine_error(error)
         found = briefly(error)
     if found != known["list"]:
         raise RunFolderError(
