@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from pathlib import Path
 from unicodedata import category
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlkit import errors
+from tlkit import errors, options
 from tlkit.errors import (
     DiskError,
     FolderError,
@@ -19,6 +20,7 @@ from tlkit.errors import (
     OptionError,
     TlkitError,
     UnknownName,
+    address,
     listing,
     machine_error,
     nearest,
@@ -131,6 +133,45 @@ def test_the_nearest_to_a_known_name_is_that_name_whatever_the_case_of_its_lette
 def test_the_nearest_is_told_as_it_is_written():
     assert nearest("imagenet1k_v1", ["IMAGENET1K_V1", "IMAGENET1K_V2"]) == "IMAGENET1K_V1"
     assert nearest("x", []) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("learning_rate", ["lr", "epochs", "layer"], "lr"),
+        ("Batch-Size", ["batch", "seed"], "batch"),
+        ("random_state", ["seed", "weights"], "seed"),
+        ("n_splits", ["folds", "lr"], "folds"),
+        ("n_splits", ["lr", "seed"], None),
+        ("wasp", ["ants", "bees"], None),
+        ("ant", ["ants", "bees"], "ants"),
+    ],
+)
+def test_a_guess_knows_other_peoples_words_and_is_none_where_little_is_alike(name, known, meant):
+    assert nearest(name, known) == meant
+
+
+def test_other_peoples_words_lead_to_options_that_there_are():
+    known = {
+        one.name
+        for record in vars(options).values()
+        if isinstance(record, type) and issubclass(record, options.Checked)
+        for one in options.declared(record)
+    }
+    meant = set(errors.SYNONYMS.values())
+    assert meant - known <= {"cuda", "out", "overwrite", "top"}
+    assert not set(errors.SYNONYMS) & known
+
+
+@pytest.mark.parametrize("text", ["https://a.b/c//d.jpg", "s3://photos", "hf://x/y z"])
+def test_an_address_is_shown_as_it_was_typed(text):
+    assert address(Path(text)).startswith(text.partition("//")[0] + "//")
+    assert address(Path(text)).endswith(Path(text).name)
+
+
+@pytest.mark.parametrize("text", ["photos/a.jpg", "/photos", "C:/photos", "a:b", "", "x://"])
+def test_a_path_is_no_address(text):
+    assert address(Path(text)) == ""
 
 
 def test_a_listing_shows_all_lines_or_the_first_and_how_many_are_left():

@@ -25,11 +25,12 @@ from tlkit.errors import (
     HeadFileError,
     OptionError,
     UnknownName,
+    address,
     briefly,
     listing,
     raise_machine_error,
 )
-from tlkit.files import address, write_bytes
+from tlkit.files import write_bytes
 from tlkit.options import FitOptions
 from tlkit.plugins import choose, find
 from tlkit.weights import digest, digest_of_bytes, unread

@@ -29,6 +29,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -299,6 +300,18 @@ def printable(text: str) -> str:
         else one.encode("unicode_escape", "backslashreplace").decode("ascii")
         for one in text
     )
+
+
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)", re.DOTALL)
+
+
+def address(path: Path) -> str:
+    """Return the address on a network that was given as a path, as it was typed; empty for a path.
+
+    `Path` makes one slash of the two behind the scheme.
+    """
+    match = ADDRESS.match(str(path))
+    return f"{match[1]}://{match[2]}" if match else ""
 
 
 def briefly(error: BaseException, most: int = 200) -> str:

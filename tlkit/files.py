@@ -14,7 +14,6 @@ import errno
 import functools
 import glob
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -27,18 +26,8 @@ from tlkit.errors import DiskError, RunFolderError, remedy
 
 LONGEST = 50
 ROOM = 1 << 20
-ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)", re.DOTALL)
 OLD = ".old"
 """Characters of a name that a temporary one begins with: 200 bytes at most, a disk takes 255."""
-
-
-def address(path: Path) -> str:
-    """Return the address on a network that was given as a path, as it was typed; empty for a path.
-
-    `Path` makes one slash of the two behind the scheme.
-    """
-    match = ADDRESS.match(str(path))
-    return f"{match[1]}://{match[2]}" if match else ""
 
 
 @contextlib.contextmanager

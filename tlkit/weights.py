@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tlkit.errors import (
     TlkitError,
     WeightsError,
+    address,
     briefly,
     listing,
     machine_error,
     pick,
     raise_machine_error,
 )
-from tlkit.files import address
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -367,7 +367,7 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     weights, source = _chosen(sets, choice)
     if source is None:
         return weights
-    if offline() and not source.on_disk():
+    if offline() and not isinstance(source, WeightFile) and not source.on_disk():
         raise not_here("the place where they are published", source.where(), Offline())
     return replace(weights, state=source.fetch())
 

@@ -30,6 +30,7 @@ from tlkit.cli import (
     failure,
     features,
     fit,
+    hints,
     inspect,
     lr_find,
     plugin,
@@ -96,9 +97,13 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("\nstopped; nothing was left half-written", err=True)
             sys.exit(failure.INTERRUPTED)
+        except click.NoSuchOption as error:
+            raise hints.guess_option(error) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # click says these itself
         except Exception as error:
+            if isinstance(error, TlkitError):
+                hints.fit_to(error, ctx.invoked_subcommand or "", self.commands)
             sys.exit(failure.ended(error, with_traceback=ctx.params.get("traceback", False)))
 
 

@@ -39,8 +39,7 @@ from tlkit.data.shards import (
     know,
     state_of,
 )
-from tlkit.errors import FolderError, few, listing, unknown
-from tlkit.files import address
+from tlkit.errors import FolderError, address, few, listing, unknown
 
 log = logging.getLogger("tlkit")
 

@@ -49,8 +49,8 @@ BRANDS = {
 """Of files that are made of boxes, as ISO/IEC 14496-12 has them; all others are videos."""
 
 REMEDIES: dict[str, str] = {
-    "a HEIC photo": "pip install pillow-heif reads it",
-    "an AVIF image": "pip install --upgrade pillow reads it",
+    "a HEIC photo": "to read it, pip install pillow-heif",
+    "an AVIF image": "to read it, pip install --upgrade pillow",
     "a JPEG XL image": "convert it to JPEG or PNG",
     "a camera's raw file": "develop it to JPEG or PNG",
     "a Photoshop file": "save it as JPEG or PNG",
