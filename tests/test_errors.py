@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
+from pathlib import Path
 from unicodedata import category
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlkit import errors
+from tlkit import errors, options
 from tlkit.errors import (
+    DiskError,
     FolderError,
+    NotEnoughMemory,
     OptionError,
     TlkitError,
     UnknownName,
+    address,
     listing,
+    machine_error,
     nearest,
     pick,
     printable,
@@ -128,6 +135,45 @@ def test_the_nearest_is_told_as_it_is_written():
     assert nearest("x", []) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("learning_rate", ["lr", "epochs", "layer"], "lr"),
+        ("Batch-Size", ["batch", "seed"], "batch"),
+        ("random_state", ["seed", "weights"], "seed"),
+        ("n_splits", ["folds", "lr"], "folds"),
+        ("n_splits", ["lr", "seed"], None),
+        ("wasp", ["ants", "bees"], None),
+        ("ant", ["ants", "bees"], "ants"),
+    ],
+)
+def test_a_guess_knows_other_peoples_words_and_is_none_where_little_is_alike(name, known, meant):
+    assert nearest(name, known) == meant
+
+
+def test_other_peoples_words_lead_to_options_that_there_are():
+    known = {
+        one.name
+        for record in vars(options).values()
+        if isinstance(record, type) and issubclass(record, options.Checked)
+        for one in options.declared(record)
+    }
+    meant = set(errors.SYNONYMS.values())
+    assert meant - known <= {"cuda", "out", "overwrite", "top"}
+    assert not set(errors.SYNONYMS) & known
+
+
+@pytest.mark.parametrize("text", ["https://a.b/c//d.jpg", "s3://photos", "hf://x/y z"])
+def test_an_address_is_shown_as_it_was_typed(text):
+    assert address(Path(text)).startswith(text.partition("//")[0] + "//")
+    assert address(Path(text)).endswith(Path(text).name)
+
+
+@pytest.mark.parametrize("text", ["photos/a.jpg", "/photos", "C:/photos", "a:b", "", "x://"])
+def test_a_path_is_no_address(text):
+    assert address(Path(text)) == ""
+
+
 def test_a_listing_shows_all_lines_or_the_first_and_how_many_are_left():
     lines = [str(number) for number in range(25)]
     assert listing(lines[:20]).splitlines() == lines[:20]
@@ -139,3 +185,61 @@ def test_a_listing_shows_all_lines_or_the_first_and_how_many_are_left():
 def test_a_kind_of_error_is_caught_as_a_tlkit_error():
     with pytest.raises(TlkitError):
         raise example(FolderError)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names that of a GPU."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (OSError(errno.ENOSPC, "x", "some/file"), DiskError, "some/file cannot be"),
+        (PermissionError(errno.EACCES, "x", "some/file"), DiskError, "give the permission"),
+        (OSError(errno.EROFS, "x", b"some/file"), DiskError, "some/file cannot be"),
+        (RuntimeError(f"saving: {os.strerror(errno.ENOSPC)}"), DiskError, "free some space"),
+        (RuntimeError("I/O error: it is full (os error 28)"), DiskError, "free some space"),
+        (MemoryError("30 GB"), NotEnoughMemory, "30 GB"),
+        (OSError(errno.ENOMEM, "x"), NotEnoughMemory, "memory"),
+        (OutOfMemoryError("CUDA out of memory"), NotEnoughMemory, "CUDA out of memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            NotEnoughMemory,
+            "you tried",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_a_machine_lacks_is_found_in_an_error_and_in_its_causes(error, kind, text):
+    assert type(machine_error(error)) is kind
+    assert text in str(machine_error(error))
+    with pytest.raises(ValueError, match="outer") as caught:
+        raise ValueError("outer") from error
+    assert type(machine_error(caught.value)) is kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        FileNotFoundError(errno.ENOENT, "x", "some/file"),
+        PermissionError(errno.EACCES, "a server refuses"),
+        OSError("no number"),
+        RuntimeError("size mismatch"),
+    ],
+    ids=lambda error: str(error),
+)
+def test_the_machine_is_not_blamed_for_anything_else(error):
+    assert machine_error(error) is None
+
+
+def test_the_machine_is_not_blamed_for_an_error_that_was_dealt_with():
+    def deal_with_it():
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise ValueError("x") from None
+
+    with pytest.raises(ValueError, match="x") as caught:
+        deal_with_it()
+    assert machine_error(caught.value) is None

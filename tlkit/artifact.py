@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tlkit.backbone import Backbone, WeightFile, Weights
 from tlkit.card import LARGEST, Card, parsed, refused, sha256_of
-from tlkit.errors import HeadFileError, OptionError, UnknownName, briefly, listing
+from tlkit.data import signatures
+from tlkit.errors import (
+    HeadFileError,
+    OptionError,
+    UnknownName,
+    address,
+    briefly,
+    listing,
+    raise_machine_error,
+)
 from tlkit.files import write_bytes
 from tlkit.options import FitOptions
 from tlkit.plugins import choose, find
@@ -212,13 +221,21 @@ def _opened(path: Path) -> tuple[Card, dict[str, Entry]]:
     """The card, and what the header says of the tensors, which are not read."""
     from safetensors import safe_open
 
+    if address(path):
+        raise HeadFileError(
+            f"the head file {address(path)} cannot be used",
+            found="an address on a network", expected="a file on this machine",
+            do="fetch it first, and name the file",
+        )  # fmt: skip
     if not path.is_file():
         raise refused(
             path, "no file at that path", "a head file written by `tlkit fit`", "correct the path"
         )
     with _whole(path):
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(signatures.BYTES)
+        _check_signature(path, start)
+        length = int.from_bytes(start[:8], "little")
         if length > MOST_OF_HEADER:
             raise refused(
                 path, f"a header of {length} bytes", f"at most {MOST_OF_HEADER}", "do not trust it"
@@ -247,6 +264,18 @@ def _opened(path: Path) -> tuple[Card, dict[str, Entry]]:
     return parsed(path, metadata[CARD], metadata.get(CARD_DIGEST, "")), entries
 
 
+def _check_signature(path: Path, start: bytes) -> None:
+    """Raise `HeadFileError` for a file that does not begin as safetensors do: a size, then JSON."""
+    if start[8:9] == b"{":
+        return
+    kind = signatures.kind_of(start)
+    raise refused(
+        path, f"not a head file: it is {kind}" if kind else "not a head file",
+        "a head file written by `tlkit fit`: head.safetensors in a run folder",
+        "name the run folder, or the head file in it",
+    )  # fmt: skip
+
+
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[None]:
     """Turn what readers raise over a broken file into a `HeadFileError`."""
@@ -255,6 +284,7 @@ def _whole(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise_machine_error(error)
         raise refused(
             path, briefly(error), "a whole safetensors file",
             "copy it again from where it was whole: it is cut off, altered, or no head file",

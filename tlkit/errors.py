@@ -18,6 +18,7 @@ nothing else in the package prints or exits.
     ├── RunFolderError       a run folder that exists already, or cannot be written
     │   └── FitEnded         the fit to go on with has ended: its run folder is there and whole
     ├── ClusterError         machines that cannot be reached, or are not set up alike
+    ├── NotEnoughMemory      the machine has no memory left
     └── DiskError            the disk is full or not writable
 
 Here stands only what every room may use: this module imports nothing of tlkit.
@@ -26,6 +27,9 @@ Here stands only what every room may use: this module imports nothing of tlkit.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -119,8 +123,101 @@ class ClusterError(TlkitError):
     """Machines that are to share work cannot be reached, or are not set up alike."""
 
 
+class NotEnoughMemory(TlkitError):
+    """The machine has not the memory that the work needs."""
+
+
 class DiskError(TlkitError):
     """The disk is full, or a path on it cannot be read or written."""
+
+
+REMEDIES = {
+    "ENOSPC": "free some space or choose another place",
+    "EDQUOT": "free some space or choose another place",
+    "EFBIG": "free some space or choose another place",
+    "EROFS": "choose a place that can be written",
+    "EACCES": "give the permission, or choose another place",
+    "EPERM": "give the permission, or choose another place",
+    "EIO": "check the disk, or choose another place",
+    "EMFILE": "allow more open files: ulimit -n 4096",
+    "ENFILE": "end programs that hold many files open",
+}
+"""What to do about the errors of the operating system for which no program is to blame."""
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about an error of the operating system; empty for one that is no such."""
+    return REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "")
+
+
+def machine_error(error: BaseException) -> TlkitError | None:
+    """Return the error that says what the machine lacks (space, permission, memory), if it does.
+
+    The causes of `error` are searched too, and what libraries say of the system's error in words.
+    None where the machine is not to blame: then `error` is about what it was raised by.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        known = _memory_error(cause) or _disk_error(cause)
+        if known is not None:
+            return known
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+def raise_machine_error(error: BaseException) -> None:
+    """Raise what `machine_error` returns, if anything: before `error` is explained otherwise."""
+    known = machine_error(error)
+    if known is not None:
+        raise known from error
+
+
+def _disk_error(error: BaseException) -> DiskError | None:
+    number = error.errno if isinstance(error, OSError) else _number_in(str(error))
+    said = os.strerror(number or 0)
+    failure = OSError(number or 0, said)
+    name = getattr(error, "filename", None)
+    # A network that refuses says the same, of no file.
+    refused = number in (errno.EACCES, errno.EPERM) and name is None
+    if refused or not remedy(failure):
+        return None
+    return DiskError(
+        f"{os.fsdecode(name)} cannot be read or written"
+        if isinstance(name, str | bytes | os.PathLike)
+        else "a file cannot be read or written",
+        found=said if isinstance(error, OSError) else briefly(error),
+        expected="a disk with room, and the permission to use it",
+        do=remedy(failure),
+    )
+
+
+def _number_in(text: str) -> int:
+    """Return the number of the system's error that a library quotes, as Rust and C++ do; else 0."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        if f"(os error {number})" in text or os.strerror(number) in text:
+            return number
+    return 0
+
+
+def _memory_error(error: BaseException) -> NotEnoughMemory | None:
+    """Python's own, and those of torch: of a GPU by its name, of the CPU by its text."""
+    texts = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+    lacking = (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(text in str(error) for text in texts)
+    )
+    if not lacking:
+        return None
+    return NotEnoughMemory(
+        "there is not enough memory",
+        found=briefly(error),
+        expected="the memory that the work needs",
+        do="end other programs, or give less work at once",
+    )
 
 
 def pick(table: Mapping[str, Value], name: str, kind: str, *, also: str = "") -> Value:
@@ -146,10 +243,47 @@ def unknown(names: Iterable[str], name: str, kind: str, *, also: str = "") -> Un
     )
 
 
+LIKENESS = 0.6
+"""Share of letters from which a name is taken for a mistyped one: wasp does not mean ants."""
+
+SYNONYMS = {
+    "learning_rate": "lr", "rate": "lr", "base_lr": "lr", "learning_rate_init": "lr",
+    "batch_size": "batch", "bs": "batch", "per_device_train_batch_size": "batch",
+    "num_epochs": "epochs", "n_epochs": "epochs", "max_epochs": "epochs", "max_iter": "epochs",
+    "num_train_epochs": "epochs", "wd": "weight_decay", "l2": "weight_decay",
+    "model": "backbone", "model_name": "backbone", "arch": "backbone", "architecture": "backbone",
+    "encoder": "backbone", "network": "backbone", "net": "backbone", "base_model": "backbone",
+    "pretrained": "weights", "checkpoint": "weights", "checkpoint_path": "weights",
+    "classifier": "head", "opt": "optimizer", "solver": "optimizer",
+    "scheduler": "schedule", "sched": "schedule", "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule", "warmup_epochs": "warmup", "warmup_steps": "warmup",
+    "num_workers": "workers", "n_jobs": "workers", "random_state": "seed", "random_seed": "seed",
+    "validation_split": "val_fraction", "validation_fraction": "val_fraction",
+    "val_split": "val_fraction", "test_size": "val_fraction", "cv": "folds", "n_splits": "folds",
+    "num_folds": "folds", "k_folds": "folds", "transform": "augment", "transforms": "augment",
+    "aug": "augment", "augmentation": "augment", "auto_augment": "augment",
+    "class_weight": "balance", "class_weights": "balance", "sampler": "balance",
+    "early_stopping": "patience", "early_stopping_patience": "patience", "metric": "monitor",
+    "amp": "precision", "dtype": "precision", "mixed_precision": "precision", "fp16": "precision",
+    "drop": "dropout", "drop_rate": "dropout", "hidden_size": "hidden", "hidden_dim": "hidden",
+    "label_smoothing": "smoothing", "smooth": "smoothing", "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix", "accumulation_steps": "accumulate", "grad_accum": "accumulate",
+    "gradient_accumulation_steps": "accumulate", "clip_grad": "clip", "max_grad_norm": "clip",
+    "gradient_clip_val": "clip", "layer_decay": "stage_decay", "gpu": "cuda", "gpus": "cuda",
+    "global_pool": "pool", "pooling": "pool", "output": "out", "output_dir": "out",
+    "save_dir": "out", "exist_ok": "overwrite", "threshold": "reject_below",
+    "confidence": "reject_below", "top_k": "top", "topk": "top",
+}  # fmt: skip
+"""What scikit-learn, torch, timm, Keras and others call an option or a value that tlkit has."""
+
+
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The known name most like `name` (letter case aside), or None when none is alike."""
     by_lower = {one.lower(): one for one in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    meant = SYNONYMS.get(name.lower().replace("-", "_"))
+    if meant in known:
+        return meant
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=LIKENESS)
     return by_lower[close[0]] if close else None
 
 
@@ -166,6 +300,18 @@ def printable(text: str) -> str:
         else one.encode("unicode_escape", "backslashreplace").decode("ascii")
         for one in text
     )
+
+
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)", re.DOTALL)
+
+
+def address(path: Path) -> str:
+    """Return the address on a network that was given as a path, as it was typed; empty for a path.
+
+    `Path` makes one slash of the two behind the scheme.
+    """
+    match = ADDRESS.match(str(path))
+    return f"{match[1]}://{match[2]}" if match else ""
 
 
 def briefly(error: BaseException, most: int = 200) -> str:

@@ -27,11 +27,16 @@ from filelock import FileLock, Timeout
 if os.name == "posix":
     import fcntl
 
-from tlkit.errors import DiskError, RunFolderError
+from tlkit.errors import DiskError, RunFolderError, remedy
 
 LONGEST = 50
-OLD = ".old"
 """Characters of a name that a temporary one begins with: 200 bytes at most, a disk takes 255."""
+
+ROOM = 1 << 20
+"""Bytes that are written to find out whether a disk is full."""
+
+OLD = ".old"
+"""Ending of the folder that a new one takes the place of, until it has."""
 
 
 @contextlib.contextmanager
@@ -128,6 +133,19 @@ def _takes_nameless(folder: Path) -> bool:
     return True
 
 
+def check_room(folder: Path) -> None:
+    """Raise `DiskError` where the disk of a folder has no room for another `ROOM` bytes.
+
+    For libraries that do not say why they could not write a file.
+    """
+    probe = _beside(folder / "room")
+    with disk_errors(folder):
+        try:
+            probe.write_bytes(bytes(ROOM))
+        finally:
+            probe.unlink(missing_ok=True)
+
+
 def refuse_occupied(path: Path, *, replace: Collection[str] = ()) -> None:
     """Raise `RunFolderError` where something is in the way that is not to be replaced."""
     if Path.cwd().is_relative_to(os.path.realpath(path)):
@@ -179,7 +197,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             f"{path} cannot be written",
             found=f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
             expected="a disk with room, and the permission to write",
-            do="free some space or choose another place",
+            do=remedy(error) or "choose another place",
         ) from error
 
 

@@ -19,7 +19,7 @@ from tlkit.errors import OptionError
 AGAIN = 3
 """Times that lost processes are started once more."""
 
-OURS = (1, 2, 130)
+OURS = (1, 2, 70, 130)
 """Exit statuses that say what is the matter: starting again would say it again."""
 
 

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
@@ -260,6 +260,8 @@ def _not_installed(name: str, rest: str, installed: Iterable[Found]) -> TlkitErr
                 names, name, "backbone", also=f"; '{family}' needs a name after the slash"
             )
     error = unknown(names, name, "backbone")
+    if full := _in_families(rest, installed):
+        error.do = f"did you mean '{full}'?"
     if not names:
         return PluginError(
             "no backbone plugin is installed",
@@ -268,6 +270,22 @@ def _not_installed(name: str, rest: str, installed: Iterable[Found]) -> TlkitErr
             do="install a plugin, or unset TLKIT_PLUGINS",
         )
     return error
+
+
+def _in_families(name: str, installed: Iterable[Found]) -> str:
+    """Return the full name of a backbone where a family has one of that name; else nothing."""
+    for found in installed:
+        record = load(found) if found.is_family else None
+        if isinstance(record, Family) and name in _names_of(record):
+            return f"{found.name}/{name}"
+    return ""
+
+
+def _names_of(family: Family) -> Collection[str]:
+    """Return the names of a family; none where its plugin fails, which is not the matter here."""
+    with contextlib.suppress(Exception), printing_aside():
+        return set(family.names())
+    return ()
 
 
 def _broken(broken: Broken) -> PluginError:

@@ -26,7 +26,15 @@ from tlkit.card import Card
 from tlkit.data.audit import Audit, audit
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.quarantine import Move, moved
-from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError, briefly, few
+from tlkit.errors import (
+    DiskError,
+    FolderError,
+    OptionError,
+    RunFolderError,
+    briefly,
+    few,
+    raise_machine_error,
+)
 from tlkit.files import (
     new_folder,
     refuse_occupied,
@@ -215,6 +223,7 @@ def _json(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
+        raise_machine_error(error)
         raise _spoilt(path, briefly(error)) from error
     return found if isinstance(found, dict) else {}
 
@@ -414,6 +423,7 @@ def _history(table: Path) -> tuple[Epoch, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise_machine_error(error)
         raise _spoilt(table, briefly(error)) from error
     # A loss may be no number; none of these is as large.
     large = {

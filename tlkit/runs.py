@@ -39,7 +39,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlkit.errors import OptionError, RunFolderError, briefly
+from tlkit.errors import OptionError, RunFolderError, briefly, raise_machine_error
 from tlkit.files import disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
@@ -294,6 +294,7 @@ def read_told(table: Path) -> Told:
         )
         fault = _fault(told) if text.endswith("\n") else "a last line that does not end"
     except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise_machine_error(error)
         raise _not_told(table, briefly(error)) from error
     if fault:
         raise _not_told(table, fault)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tlkit.backbone import Backbone, Weights
-from tlkit.errors import OptionError, TlkitError, briefly
+from tlkit.errors import OptionError, TlkitError, briefly, machine_error, raise_machine_error
 from tlkit.model.build import build, plugin_failed, weight_sets
 from tlkit.model.summary import Summary, summarise
 from tlkit.options import (
@@ -57,10 +57,11 @@ def size(options: SummaryOptions) -> Summary:
             return summarise(parts, weights.input, batch=options.batch, depth=options.depth)
     except TlkitError as error:
         # `build` cannot know that it was the size which a plugin's code stumbled over.
-        if options.px in (0, own_px) or error.__cause__ is None:
+        if options.px in (0, own_px) or error.__cause__ is None or machine_error(error):
             raise
         raise _too(options.px, own_px, error.__cause__) from error
     except Exception as error:  # a network may raise anything
+        raise_machine_error(error)
         if options.px not in (0, own_px):
             raise _too(options.px, own_px, error) from error
         raise plugin_failed(backbone, error) from error

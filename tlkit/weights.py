@@ -20,7 +20,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tlkit.errors import WeightsError, briefly, listing, pick
+from tlkit.errors import (
+    TlkitError,
+    WeightsError,
+    address,
+    briefly,
+    listing,
+    machine_error,
+    pick,
+    raise_machine_error,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -259,11 +268,11 @@ def _refuse_packed(path: Path) -> None:
     )
 
 
-def not_here(address: str, place: str, error: Exception) -> WeightsError:
-    """The one error for weights that are neither on the disk nor reachable."""
-    return WeightsError(
+def not_here(address: str, place: str, error: Exception) -> TlkitError:
+    """Return the error for weights that are not here: not reachable, or no room for them."""
+    return machine_error(error) or WeightsError(
         "the weights are not on this machine, and could not be downloaded",
-        found=f"nothing at {place}\nand {address} did not answer: {briefly(error)}",
+        found=f"nothing at {place}\nand {address} could not be fetched: {briefly(error)}",
         expected="the file on the disk, or a network",
         do=f"1. connect to the network and run the command again, or\n"
         f"2. fetch {address} elsewhere and put it at {place}, or\n"
@@ -295,14 +304,15 @@ def read_state(path: Path) -> StateDict:
         ) from error
     except FileNotFoundError as error:
         raise WeightsError(
-            f"there is no weight file {path}",
-            found="nothing at that path",
+            f"there is no weight file {address(path) or path}",
+            found="an address on a network" if address(path) else "nothing at that path",
             expected="a .safetensors file or a state dict",
-            do="correct the path after --weights",
+            do="fetch it first, and name the file" if address(path) else "correct the path",
         ) from error
     except WeightsError:
         raise
     except Exception as error:  # readers raise whatever the broken bytes lead them to
+        raise_machine_error(error)
         raise WeightsError(
             f"the weight file {path} cannot be read",
             found=briefly(error),
@@ -357,7 +367,7 @@ def obtain(sets: Sequence[WeightSet], choice: str) -> Weights:
     weights, source = _chosen(sets, choice)
     if source is None:
         return weights
-    if offline() and not source.on_disk():
+    if offline() and not isinstance(source, WeightFile) and not source.on_disk():
         raise not_here("the place where they are published", source.where(), Offline())
     return replace(weights, state=source.fetch())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tlkit.backbone import Backbone, Family, InputSpec, Network, StateDict, Weights, WeightSet
-from tlkit.errors import WeightsError, briefly, unknown
+from tlkit.errors import WeightsError, briefly, raise_machine_error, unknown
 from tlkit.weights import not_here
 
 # How long the hub may take to answer at all. Its own client tries six times, for 23 s a file.
@@ -48,6 +48,7 @@ class TimmWeights:
             try:
                 return _state(timm.create_model(self.name, True, pretrained_cfg_overlay=overlay))
             except Exception as error:  # safetensors, pickle, zip and torch each raise their own
+                raise_machine_error(error)
                 raise WeightsError(
                     f"the weight file {cached} cannot be read",
                     found=briefly(error),

@@ -245,3 +245,55 @@ def test_a_range_test_that_cannot_be(run, colours, fitted, tmp_path):
     refused(run("lr-find", colours, "--backbone", "tiny", "--out", fitted), "is there already")
     refused(run("lr-find", colours, "--out", colours / "lr"), "one inside the other")
     assert sorted(one.name for one in fitted.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "similar"])
+def test_a_run_among_the_images_is_answered_with_the_right_command(run, colours, fitted, command):
+    result = run(command, fitted, colours)
+    refused(result, "a run folder", f"tlkit {command} {colours} --head {fitted}")
+
+
+@pytest.mark.parametrize("command", ["fit", "check", "evaluate"])
+def test_a_run_is_no_folder_of_images(run, fitted, command):
+    refused(run(command, fitted), "a run folder", f"--head {fitted}")
+
+
+def test_a_run_to_sort_is_refused(run, fitted, tmp_path):
+    refused(run("sort", fitted, fitted, "--into", tmp_path / "sorted"), "a run folder")
+    assert not (tmp_path / "sorted").exists()
+
+
+def test_a_backbone_of_a_family_is_found_without_the_familys_name(run, colours):
+    refused(run("fit", colours, "--backbone", "test_resnet"), "did you mean 'timm/test_resnet'?")
+
+
+def test_a_class_that_is_like_none_is_answered_with_the_list(run, colours, fitted):
+    result = run("explain", colours, "--head", fitted, "--class", "wasp")
+    refused(result, "one of blue, green, red")
+    assert "did you mean" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "a PNG image"),
+        (b"PK\x03\x04" + bytes(99), "a ZIP archive"),
+        (b"", "an empty file"),
+        (b"<html>" * 9, "a web page"),
+        (b"{}" * 9, "JSON"),
+        (b"words " * 9, "text"),
+    ],
+)
+def test_what_is_no_head_file_is_called_what_it_is(run, colours, tmp_path, content, kind):
+    (tmp_path / "thing").write_bytes(content)
+    result = run("predict", colours, "--head", tmp_path / "thing")
+    refused(result, f"not a head file: it is {kind}")
+
+
+def test_an_address_is_shown_as_typed_and_is_to_be_fetched_first(run, colours, fitted):
+    typed = "https://example.org/photos/a.jpg"
+    for words in (
+        ["predict", typed, "--head", fitted], ["predict", colours, "--head", typed],
+        ["fit", typed], ["fit", colours, "--weights", typed],
+    ):  # fmt: skip
+        refused(run(*words), typed, "an address on a network", "fetch")

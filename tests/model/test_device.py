@@ -13,6 +13,28 @@ def test_an_absent_device_lists_those_that_are_here():
         compute_on("cuda:9", "fp32")
 
 
+@pytest.mark.parametrize(
+    ("built", "text"), [(None, "built for the CPU alone"), ("13.0", "finds no GPU")]
+)
+def test_a_gpu_that_is_not_there_says_why(monkeypatch, built, text):
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError) as caught:
+        compute_on("cuda", "fp32")
+    assert text in caught.value.found
+    assert "use cpu" in caught.value.do
+
+
+@pytest.mark.parametrize(("built", "text"), [(False, "for Macs alone"), (True, "too old")])
+def test_a_macs_gpu_that_is_not_there_says_why(monkeypatch, built, text):
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: built)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(OptionError) as caught:
+        compute_on("mps", "fp32")
+    assert text in caught.value.found
+
+
 def test_bf16_computes_in_half_precision_and_answers_in_full():
     seen = []
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tlkit.backbone import Backbone, Family, InputSpec
-from tlkit.errors import OptionError, PluginError, TlkitError, briefly
+from tlkit.errors import OptionError, PluginError, TlkitError, briefly, raise_machine_error
 from tlkit.model.build import plugin_failed, weight_sets
 from tlkit.options import SearchOptions
 from tlkit.plugins import Broken, Found, choose, find, load, printing_aside
@@ -118,6 +118,7 @@ def _of_family(name: str, family: Family, found: Found) -> Iterator[Entry]:
             members = list(family.on_disk())
             backbones = [(f"{name}/{one}", family.backbone(one)) for one in members]
     except Exception as error:  # a stranger's code
+        raise_machine_error(error)
         yield NotTried(name=f"{name}/NAME", why=f"{found.distribution} failed: {briefly(error)}")
         return
     for each, backbone in backbones:

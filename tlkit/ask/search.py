@@ -39,6 +39,7 @@ from tlkit.errors import (
     briefly,
     few,
     listing,
+    machine_error,
 )
 from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
 from tlkit.metrics import Evaluation, measure
@@ -416,6 +417,8 @@ class _Race:
         except (DiskError, ImageError, FolderError):
             raise  # the machine's fault or the folder's: the next one would meet it too
         except Exception as error:  # a stranger's network raises whatever it likes
+            if isinstance(lacking := machine_error(error), DiskError):
+                raise lacking from error
             self.live.pop(one.label, None)
             return f"{FAILED}: {_told(error)}"
 

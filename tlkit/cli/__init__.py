@@ -4,8 +4,8 @@ Each command is a file beside this one. Importing them is cheap: what computes i
 the commands, so `tlkit --help` loads no torch and no plugin.
 
 Exit status: 0 done, which includes --on-bad skip where it was asked for; 1 done, but some images
-could not be read; 2 an error that says what to do;
-130 stopped by Ctrl-C.
+could not be read; 2 an error that says what to do; 70 a fault of the program, whose traceback is in
+the file that is named; 130 stopped by Ctrl-C; 141 stopped, for whoever read the output has gone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from tlkit.cli import (
     evaluate,
     explain,
     export,
+    failure,
     features,
     fit,
+    hints,
     inspect,
     lr_find,
     plugin,
@@ -38,9 +40,9 @@ from tlkit.cli import (
     sample,
     search,
     serve,
-    show,
     similar,
     sort,
+    streams,
     suggest,
     summary,
 )
@@ -53,6 +55,8 @@ def run() -> None:
 
     Python would take torch apart, object by object, which lasts a second.
     """
+    streams.in_utf8()
+    streams.guard()
     status: object = 0
     try:
         main()
@@ -60,12 +64,12 @@ def run() -> None:
         status = end.code
     if not isinstance(status, int):
         sys.exit(None if status is None else str(status))
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # whoever read it has gone
-            status = status or 1
     atexit._run_exitfuncs()
+    streams.flush()
+    fault = streams.fault()
+    if fault is not None and status in (0, 1):
+        status = failure.output_lost(fault, finished=True) or status
+        streams.flush()
     os._exit(status)
 
 
@@ -81,24 +85,40 @@ class Commands(click.Group):
         try:
             return super().main(*args, **kwargs)
         except TlkitError as error:
-            show.error(str(error))
-            sys.exit(2)
+            sys.exit(failure.ended(error))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Ctrl-C: say so, and that nothing was left half-written."""
+        """Run a command; what is raised becomes a text and a status.
+
+        Ctrl-C: say so, and that nothing was left half-written.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("\nstopped; nothing was left half-written", err=True)
-            sys.exit(130)
+            sys.exit(failure.INTERRUPTED)
+        except click.NoSuchOption as error:
+            raise hints.guess_option(error) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # click says these itself
+        except Exception as error:
+            if isinstance(error, TlkitError):
+                hints.fit_to(error, ctx.invoked_subcommand or "", self.commands)
+            sys.exit(failure.ended(error, with_traceback=ctx.params.get("traceback", False)))
 
 
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="tlkit")
+@click.option(
+    "--traceback",
+    is_flag=True,
+    envvar="TLKIT_TRACEBACK",
+    help="Show where in the program an error was raised.",
+)
 @click.pass_context
-def main(ctx: click.Context) -> None:
+def main(ctx: click.Context, traceback: bool) -> None:
     """From a folder of photos to a classifier you can trust, on any backbone.
 
     \b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -47,11 +48,14 @@ def command(
     from tlkit.cli import show
     from tlkit.data.folder import expand, find_images
     from tlkit.data.images import BadImage
-    from tlkit.files import new_folder
+    from tlkit.data.own import check_images
+    from tlkit.files import new_folder, write_text
     from tlkit.report.explain import explain, picture_names, write_picture
     from tlkit.steps import Tick
 
-    found = find_images(expand(paths))
+    named = expand(paths)
+    check_images(named, "explain")
+    found = find_images(named)
     classifier = load(head, weights=weights)
     names = picture_names(found)
     place = _free() if out is None else Path(out)
@@ -68,10 +72,23 @@ def command(
             write_picture(one, staged / names[number])
             chance = dict(one.prediction.top(len(classifier.classes)))[one.target]
             rows.append([str(found[number]), one.target, f"{chance:.4f}", names[number]])
+        write_text(staged / "explained.json", _as_json(rows))
     show.table(["path", "class", "probability", f"in {place}"], rows, right=[2])
     if bad:
         click.echo(f"{bad} of {len(found)} images could not be read", err=True)
         sys.exit(1)
+
+
+def _as_json(rows: Sequence[Sequence[str]]) -> str:
+    """Say of each picture what it shows; by this file the folder is known as tlkit's own."""
+    from tlkit.runs import as_json
+
+    return as_json(
+        [
+            {"path": path, "class": name, "probability": float(chance), "picture": picture}
+            for path, name, chance, picture in rows
+        ]
+    )
 
 
 def _free() -> Path:

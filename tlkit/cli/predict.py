@@ -134,6 +134,7 @@ def command(
         return
     options.refuse([one.name for one in declared(SpreadOptions)], "--ray auto, or an address")
     form = _form(form, out)
+    show.decisions()
     found = find_images(expand(paths))
     bad = 0
     with show.meter() as tell:
@@ -265,13 +266,20 @@ def _csv_line(cells: Sequence[Any]) -> str:
 @contextlib.contextmanager
 def _lines(out: Path | None) -> Iterator[Any]:
     """A function that writes text: to standard output, or to a file that appears when whole."""
+    from tlkit.cli import streams
     from tlkit.errors import printable
     from tlkit.files import new_file
 
-    if out is None:
+    def write(text: str) -> None:
         # Names can hold what a terminal obeys; a program that reads them wants them as they are.
-        shown = printable if sys.stdout.isatty() else str
-        yield lambda text: click.echo(shown(text).encode("utf-8", "surrogateescape"), nl=False)
+        terminal = sys.stdout.isatty()
+        click.echo(
+            printable(text) if terminal else text.encode("utf-8", "surrogateescape"), nl=False
+        )
+        streams.check_output()
+
+    if out is None:
+        yield write
     else:
         with new_file(out) as file:
             yield lambda text: file.write(text.encode("utf-8", "surrogateescape"))

@@ -47,12 +47,15 @@ def command(
     tlkit similar photo.jpg photos/ --head runs/cats_dogs-efficientnet_lite0
     """
     from dataclasses import replace
+    from pathlib import Path
 
     from tlkit.ask.similar import default_out, in_words, similar_events
     from tlkit.cli import show
+    from tlkit.data.own import check_images
     from tlkit.steps import Tick, finish
     from tlkit.train.events import Event, Note
 
+    check_images([Path(one) for one in (*images, folder)], "similar")
     place = default_out(folder) if out is None else out
     asked = replace(options, count=count)
     with show.meter() as tell:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import logging
 import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from tlkit.data import manifest
 from tlkit.data.names import END, Names, Paths
+from tlkit.data.own import check_image_folder, check_images, kind_of
 from tlkit.data.shards import (
     CLASSES,
     COMPRESSED,
@@ -37,7 +39,9 @@ from tlkit.data.shards import (
     know,
     state_of,
 )
-from tlkit.errors import FolderError, listing, unknown
+from tlkit.errors import FolderError, address, few, listing, unknown
+
+log = logging.getLogger("tlkit")
 
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -232,7 +236,7 @@ def _scan_classes(folder: Path, notes: _Notes) -> Catalog:
             loose += is_image_name(entry.name)
             notes.add(f"not in a class folder: {entry.name}")
             continue
-        below = _images_below(entry.path, notes)
+        below = _images_below(entry.path, notes, named=False)
         if not below:
             notes.add(f"no images: {entry.name}/")
             continue
@@ -339,15 +343,18 @@ def expand(paths: Sequence[str]) -> list[Path]:
 def find_images(paths: Sequence[Path]) -> Paths:
     """The image files that paths and folders mean, folders searched to every depth, in order.
 
-    A file that is named is taken whatever its ending. Raises `FolderError` for a path that is not
-    there and for a folder without images; all faults in one error.
+    A file that is named is taken whatever its ending. Pictures in folders that tlkit has written
+    are left out, which is logged. Raises `FolderError` for a path that is not there, for a folder
+    without images and for a head or a run folder; all faults in one error.
     """
+    check_images(paths)
     found: list[Names] = []
     faults = []
+    notes = _Notes()
     for path in paths:
         if os.path.isdir(path):
             tars: list[str] = []
-            inside = _images_below(str(path), _Notes(), tars)
+            inside = _images_below(str(path), notes, tars)
             packed = [Names.of(images_in(os.path.join(path, one))) for one in sorted(tars)]
             found += packed
             if not inside and not any(map(len, packed)):
@@ -359,15 +366,23 @@ def find_images(paths: Sequence[Path]) -> Paths:
             found.append(Names.of(images_in(str(path))))
         elif os.path.exists(path) or _in_shard(path):
             found.append(Names.of([str(path)]))
+        elif address(path):
+            faults.append(f"{address(path)}: an address on a network")
         else:
             faults.append(f"{path}: no such file or folder")
     if faults:
+        fetch = any(map(address, paths))
         raise FolderError(
             "there is nothing to look at",
             found=listing(faults),
             expected=f"image files, or folders of them ({' '.join(sorted(ENDINGS))})",
-            do="correct the paths",
+            do="fetch the images first, and name the files" if fetch else "correct the paths",
         )
+    if notes.own:
+        log.warning(
+            "left out: %d pictures in folders that tlkit has written (%s)",
+            sum(notes.own.values()), few(list(notes.own)),
+        )  # fmt: skip
     if len(found) == 1:
         return Paths(Path(), found[0])
     return Paths(Path(), Names.of(dict.fromkeys(chain.from_iterable(found))))
@@ -399,6 +414,8 @@ class _Notes:
         self.more = more
         self.sources = {} if sources is None else sources
         """What was listed, in the state before that."""
+        self.own: dict[str, int] = {}
+        """Folders that tlkit has written, and how many pictures are in each."""
 
     def add(self, text: str) -> None:
         if len(self.named) < MOST_NAMED:
@@ -407,10 +424,13 @@ class _Notes:
             self.more += 1
 
 
-def _images_below(folder: str, notes: _Notes, tars: list[str] | None = None) -> list[str]:
+def _images_below(
+    folder: str, notes: _Notes, tars: list[str] | None = None, *, named: bool = True
+) -> list[str]:
     """Image files at any depth, below `folder`, sorted; hidden ones and other endings are noted.
 
-    `tars` takes the tar files.
+    `tars` takes the tar files. What tlkit has written is left out, and noted; the folder itself is
+    looked through in any case where the user has `named` it.
     """
     found: list[str] = []
     pending = [""]
@@ -427,6 +447,10 @@ def _images_below(folder: str, notes: _Notes, tars: list[str] | None = None) -> 
             seen.add((status.st_dev, status.st_ino))
             notes.sources[here] = state_of(status)
             files, folders = _names_in(here)
+        kind = kind_of(files) if below or not named else None
+        if kind is not None:
+            _note_own(here, kind.about, notes)
+            continue
         for one in folders:
             if one.startswith("."):
                 notes.add(f"hidden: {Path(here, one)}")
@@ -440,6 +464,13 @@ def _images_below(folder: str, notes: _Notes, tars: list[str] | None = None) -> 
         # As text, not as paths: those compare differently on Windows, and so would the split.
         found.sort()
     return found
+
+
+def _note_own(folder: str, about: str, notes: _Notes) -> None:
+    """Note a folder that tlkit has written, with the number of pictures at every depth of it."""
+    pictures = sum(is_image_name(one) for _, _, files in os.walk(folder) for one in files)
+    notes.own[str(Path(folder))] = pictures
+    notes.add(f"{about}, written by tlkit: {Path(folder)}")
 
 
 def _names_in(folder: str) -> tuple[list[str], list[str]]:
@@ -524,7 +555,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _must_be_folder(folder: Path) -> None:
     if os.path.isdir(folder):
+        check_image_folder(folder)
         return
+    if address(folder):
+        raise FolderError(
+            f"{address(folder)} is not a folder",
+            found="an address on a network",
+            expected="a folder on this machine, with one sub-folder per class",
+            do="fetch the images first, and name their folder",
+        )
     raise FolderError(
         f"{folder} is not a folder",
         found="a file" if os.path.exists(folder) else "nothing at that path",

@@ -15,6 +15,7 @@ An image is scaled by the interpolation that the weights were evaluated with, an
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -33,9 +34,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from tlkit import cores
+from tlkit.data import signatures
 from tlkit.data.pillow import by_own_rules
 from tlkit.data.shards import find, state_of
-from tlkit.errors import FolderError, ImageError, OptionError, listing
+from tlkit.errors import FolderError, ImageError, OptionError, listing, raise_machine_error
 
 Pixels = NDArray[np.uint8]
 
@@ -52,6 +54,9 @@ LARGEST_PIXEL = 8
 
 ATTEMPTS = 100
 """To read a file that is being written to, and to decode while Pillow's settings are being set."""
+
+MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that have nothing to do with the file that was to be opened."""
 
 STRIP = 256
 """Rows that are converted at once."""
@@ -296,6 +301,8 @@ UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {
 
 
 def _no_file(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        raise_machine_error(error)  # no image is unreadable for that
     if isinstance(error, FolderError):  # the shard that it is in
         return _briefly(error)
     if not path.exists():
@@ -307,8 +314,18 @@ def _no_file(path: Path, error: Exception) -> str:
 
 def _reason(data: bytes, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow knows" if data else "empty file"
+        return _not_an_image(data) if data else "empty file"
     return _briefly(error)
+
+
+def _not_an_image(data: bytes) -> str:
+    """Say what it is instead, and what would make it readable."""
+    kind = signatures.kind_of(data)
+    remedy = signatures.remedy(kind)
+    if kind == "a HEIC photo" and find_spec("pillow_heif"):
+        remedy = "it is damaged, or of a kind that pillow-heif does not read"
+    known = ": ".join(part for part in (kind, remedy) if part)
+    return f"not an image that Pillow knows{f', but {known}' if known else ''}"
 
 
 def _briefly(error: Exception) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from tlkit.errors import DiskError
+from tlkit.errors import DiskError, raise_machine_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ def records(journal: Path, *, wrote: str) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise_machine_error(error)
         raise unreadable(journal, wrote) from error
 
 

@@ -31,7 +31,7 @@ from tlkit.data.shards import State, state_of
 from tlkit.errors import DiskError
 from tlkit.files import write_bytes
 
-VERSION = 1
+VERSION = 2
 MANY = 10_000
 """Images from which a folder is worth an entry: fewer are listed in a blink."""
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.data.names import END, Names
-from tlkit.errors import FolderError, briefly, printable
+from tlkit.errors import FolderError, briefly, printable, raise_machine_error, remedy
 
 ENDING = ".tar"
 CLASSES = "classes.txt"
@@ -152,7 +152,7 @@ def shard(path: str) -> Shard:
                     found = _known[path] = _indexed(path, state)
         return found
     except OSError as error:
-        raise _broken(path, briefly(error)) from error
+        raise _broken(path, briefly(error), remedy(error)) from error
 
 
 def know(one: Shard) -> None:
@@ -188,6 +188,7 @@ def _indexed(path: str, state: State) -> Shard:
         except FolderError:
             raise
         except Exception as error:  # what a broken header leads the reader to
+            raise_machine_error(error)
             raise _broken(path, briefly(error)) from error
     return Shard(
         path,
@@ -295,7 +296,11 @@ def compressed(path: str) -> FolderError:
     )
 
 
-def _broken(path: str, reason: str) -> FolderError:
+def _broken(path: str, reason: str, remedy: str = "") -> FolderError:
+    if remedy:
+        return FolderError(
+            f"{path} cannot be read", found=reason, expected="a tar file to read", do=remedy
+        )
     return FolderError(
         f"{path} is not a whole tar file",
         found=reason,
@@ -363,6 +368,7 @@ def _listed_classes(path: str) -> list[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
+        raise_machine_error(error)
         raise FolderError(
             f"{path} cannot be read",
             found=briefly(error),

@@ -28,7 +28,7 @@ import numpy as np
 from tlkit import plugins
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, centre, in_channels, resize
-from tlkit.errors import OptionError, PluginError, TlkitError, briefly, pick
+from tlkit.errors import OptionError, PluginError, TlkitError, briefly, pick, raise_machine_error
 from tlkit.rows import Rows, failed
 
 Look = Callable[[Pixels, int, int], Pixels]
@@ -109,12 +109,14 @@ def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code
+        raise_machine_error(error)
         raise refused(error) from error
 
     def look(image: Pixels, number: int, view: int) -> Pixels:
         try:
             seen = made(image, number, view)
         except Exception as error:
+            raise_machine_error(error)
             raise refused(error) from error
         if not isinstance(seen, np.ndarray) or seen.dtype != np.uint8 or seen.shape != wanted:
             raise refused(TypeError(f"{getattr(seen, 'dtype', '')} {getattr(seen, 'shape', seen)}"))
@@ -264,6 +266,7 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
         if not isinstance(pipeline, albumentations.BasicTransform | albumentations.BaseCompose):
             raise TypeError(f"it holds a {type(pipeline).__name__}")
     except Exception as error:  # a user's file: parsers and constructors raise anything
+        raise_machine_error(error)
         raise OptionError(
             f"the augmentation file {path} cannot be used",
             found=briefly(error),
@@ -277,6 +280,7 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
         try:
             seen = apply(image, number, view)
         except Exception as error:  # a user's pipeline on a user's image: anything
+            raise_machine_error(error)
             height, width = image.shape[:2]
             raise OptionError(
                 f"the augmentation file {path} fails on an image",

@@ -33,10 +33,17 @@ from tlkit.data.batches import plain_views
 from tlkit.data.folder import Catalog, find_images, scan_for_judging, scan_parts
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.names import Names
-from tlkit.errors import ExportError, FolderError, OptionError, TlkitError, pick
+from tlkit.errors import (
+    ExportError,
+    FolderError,
+    OptionError,
+    TlkitError,
+    pick,
+    raise_machine_error,
+)
 from tlkit.export.formats import FORMATS, Format, Run
 from tlkit.export.model_card import model_card
-from tlkit.files import new_folder, write_text
+from tlkit.files import check_room, new_folder, write_text
 from tlkit.model.device import compute_on
 from tlkit.options import PredictOptions
 from tlkit.predict.run import predict
@@ -134,14 +141,14 @@ def export(
         example = torch.randint(
             0, 256, (2, spec.channels, spec.crop_px, spec.crop_px), dtype=torch.uint8
         )
-        with _said(f"{to} cannot take this network"), torch.no_grad():
+        with _said(f"{to} cannot take this network", staged), torch.no_grad():
             form.write(network, example, staged)
             if int8 and form.quantise is not None:
                 calibrate = _pixels(head, seen.calibrate)
                 form.quantise(staged, calibrate)
             run = form.open(staged)
         yield Tick(what=f"writing {to}", done=1, total=1)
-        ours, theirs = yield from _answers(head, seen.compared.paths, run)
+        ours, theirs = yield from _answers(head, seen.compared.paths, run, staged)
         size = sum(one.stat().st_size for one in staged.iterdir())
         result = _compared(ours, theirs, seen)
         result = replace(result, folder=place, format=to, int8=int8, size=size)
@@ -228,7 +235,7 @@ def _place(head: Head, to: str, int8: bool) -> Path:
 
 
 def _answers(
-    head: Head, paths: Sequence[Path], run: Run
+    head: Head, paths: Sequence[Path], run: Run, folder: Path
 ) -> Generator[Tick, None, tuple[Floats, Floats]]:
     """(N, C) of tlkit, and of what was exported, on the same images."""
     ours = []
@@ -242,7 +249,7 @@ def _answers(
     theirs = []
     done = 0
     for pixels in _pixels(head, paths):
-        with _said("what was exported does not run"):
+        with _said("what was exported does not run", folder):
             theirs.append(np.asarray(run(pixels), np.float64))
         done += len(pixels)
         yield Tick(what="asking what was exported", done=done, total=len(paths))
@@ -276,13 +283,19 @@ def _compared(ours: Floats, theirs: Floats, seen: _Seen) -> Exported:
 
 
 @contextlib.contextmanager
-def _said(about: str) -> Generator[None, None, None]:
-    """Turn what another runtime raises into an `ExportError`."""
+def _said(about: str, folder: Path) -> Generator[None, None, None]:
+    """Turn what another runtime raises into an `ExportError`.
+
+    Raises `DiskError` and `NotEnoughMemory` where `folder` or the machine is to blame: some
+    runtimes only say that a file could not be opened.
+    """
     try:
         yield
     except TlkitError:
         raise
     except Exception as error:  # each has its own
+        raise_machine_error(error)
+        check_room(folder)
         text = str(error).strip().splitlines() or [""]
         raise ExportError(
             about,

@@ -152,7 +152,10 @@ def _quantise_openvino(folder: Path, images: Iterable[Pixels]) -> None:
 def _write_torch(module: nn.Module, example: Tensor, folder: Path) -> None:
     with _quietly():
         program = torch.export.export(module, (example,), dynamic_shapes=_any_number())
-        torch.export.save(program, folder / "model.pt2")
+        # Not to the file: where the disk is full, torch's writer ends the process.
+        content = io.BytesIO()
+        torch.export.save(program, content)
+        (folder / "model.pt2").write_bytes(content.getbuffer())
 
 
 def _open_torch(folder: Path) -> Run:

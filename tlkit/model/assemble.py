@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlkit.backbone import InputSpec, Network
-from tlkit.errors import OptionError, PluginError, unknown
+from tlkit.errors import OptionError, PluginError, raise_machine_error, unknown
 from tlkit.model.familiar import Familiar
 
 FREEZE = ("features", "backbone", "none")
@@ -187,6 +187,7 @@ def _width(network: Network, neck: nn.Module, body: nn.Module, pool: str) -> int
             try:
                 vector = body(vector)
             except RuntimeError as error:
+                raise_machine_error(error)
                 raise OptionError(
                     f"--pool {pool} does not fit the classifier that is kept",
                     found=f"vectors of {vector.shape[1]} numbers from the pooling",

@@ -14,7 +14,7 @@ from torch import nn
 
 from tlkit import cores
 from tlkit.backbone import Backbone, Network, WeightSet
-from tlkit.errors import PluginError, TlkitError, briefly, pick
+from tlkit.errors import PluginError, TlkitError, briefly, machine_error, pick
 from tlkit.model.assemble import Cut, assemble, cut
 from tlkit.model.device import drawn
 from tlkit.model.heads import HEADS, HeadKind, make_head
@@ -131,9 +131,9 @@ def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
     return sets
 
 
-def plugin_failed(backbone: Backbone, error: Exception) -> PluginError:
-    """The error for a plugin whose code raised."""
-    return PluginError(
+def plugin_failed(backbone: Backbone, error: Exception) -> TlkitError:
+    """Return the error for a plugin whose code raised: the plugin's, or the machine's."""
+    return machine_error(error) or PluginError(
         f"the plugin of the backbone '{backbone.name}' failed",
         found=briefly(error),
         expected="a network",

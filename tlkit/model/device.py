@@ -152,13 +152,38 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next((one for one in ("cuda", "mps") if one in there), "cpu"))
     if name not in there:
+        why, do = _absent(name.partition(":")[0])
         raise OptionError(
             f"there is no device '{name}' here",
-            found=f"--device {name}",
+            found=f"--device {name}{why}",
             expected=f"auto, {', '.join(there)}",
-            do="choose one of these",
+            do=do or "choose one of these",
         )
     return torch.device(name)
+
+
+def _absent(kind: str) -> tuple[str, str]:
+    """Return why a kind of device is not there, and what to do; empty where neither is known."""
+    if kind == "gpu":
+        return ", which torch calls cuda or mps", "choose one of these"
+    if kind == "cuda":
+        if torch.version.cuda is None and torch.version.hip is None:
+            return (
+                f", and torch {torch.__version__} is built for the CPU alone",
+                "install a torch that is built for the GPU (https://pytorch.org), or use cpu",
+            )
+        if not torch.cuda.is_available():
+            return (
+                ", and torch finds no GPU, or no driver for one",
+                "see whether `nvidia-smi` lists the GPU and CUDA_VISIBLE_DEVICES does not hide it, "
+                "or use cpu",
+            )
+    if kind == "mps":
+        if not torch.backends.mps.is_built():
+            return ", and this torch is built without it: it is for Macs alone", "use cpu"
+        if not torch.backends.mps.is_available():
+            return ", and this Mac has no GPU for it, or a macOS that is too old", "use cpu"
+    return "", ""
 
 
 @cache

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from tlkit import cache, cores
 from tlkit.backbone import InputSpec
-from tlkit.errors import OptionError, briefly, pick
+from tlkit.errors import OptionError, TlkitError, briefly, machine_error, pick
 from tlkit.model.device import Compute
 from tlkit.weights import digest
 
@@ -241,6 +241,7 @@ def start(
     # What was kept may be of other code with the same tensors: then it is made anew.
     tries: tuple[Keep, ...] = ("found", "anew") if keep else ("nothing",)
     fault = ""
+    lacking: TlkitError | None = None
     for how in tries:
         try:
             submit = make(choice.name, how)
@@ -248,9 +249,11 @@ def start(
             if work.any_size and not fault:
                 fault = _fault(submit, module, compute, _larger(example))
         except Exception as error:  # compilers raise whatever a stranger's network leads them to
-            fault = briefly(error)
+            fault, lacking = briefly(error), machine_error(error)
         if not fault:
             return Runner(name=choice.name, submit=submit)
+    if lacking is not None and choice.asked:
+        raise lacking
     if choice.asked:
         raise OptionError(
             f"the engine {choice.name} cannot run this network",
@@ -262,7 +265,9 @@ def start(
     return Runner(
         name="eager",
         submit=make("eager"),
-        fallback=f"{choice.name} cannot run this network: {fault}",
+        fallback=f"{choice.name} cannot run this network: {fault}"
+        if lacking is None
+        else f"{choice.name} is not used: {lacking.about}: {fault}",
     )
 
 

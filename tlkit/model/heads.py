@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit import plugins
-from tlkit.errors import TlkitError, briefly, pick
+from tlkit.errors import TlkitError, briefly, pick, raise_machine_error
 from tlkit.rows import Rows, failed
 
 
@@ -121,6 +121,7 @@ def _hold(kind: HeadKind, name: str, width: int, classes: int) -> None:
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code
+        raise_machine_error(error)
         raise failed("head", name, briefly(error), "layers (B, D) -> (B, C)") from error
     if kind.convex and not is_solvable(layers):
         raise failed("head", name, f"convex, and a {type(layers).__name__}", SOLVABLE)

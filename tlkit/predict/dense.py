@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tlkit.errors import OptionError
+from tlkit.errors import OptionError, raise_machine_error
 from tlkit.model.assemble import Assembled
 from tlkit.model.heads import Scale
 
@@ -116,6 +116,7 @@ def _must_grow(model: Assembled, found: Tensor, name: str) -> None:
     try:
         wide = features_of_black(model, px, px * 3 // 2 + 1)
     except Exception as error:  # each library has its own words for it
+        raise_machine_error(error)
         raise _refused(
             name, f"features that refuse {px} x {px * 3 // 2 + 1} pixels: {type(error).__name__}",
             "a backbone that takes images of any size",
@@ -130,7 +131,8 @@ def _must_grow(model: Assembled, found: Tensor, name: str) -> None:
 def _vectors(neck: nn.Module, found: Tensor) -> Tensor | None:
     try:
         made: Tensor = neck(found)
-    except Exception:  # a neck made for one size
+    except Exception as error:  # a neck made for one size
+        raise_machine_error(error)
         return None
     return made
 

@@ -18,7 +18,7 @@ import numpy as np
 from tlkit import plugins
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, in_channels, resize
-from tlkit.errors import OptionError, TlkitError, briefly, pick
+from tlkit.errors import OptionError, TlkitError, briefly, pick, raise_machine_error
 from tlkit.options import PredictOptions
 from tlkit.rows import Rows, failed
 
@@ -80,6 +80,7 @@ def held_views(
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code
+        raise_machine_error(error)
         raise failed("test-time policy", name, briefly(error), "views") from error
     wrong = [one for one in views if not (isinstance(one, View) and one.fits(spec))]
     if wrong or not views:

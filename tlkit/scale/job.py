@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlkit.card import sha256_of
-from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing
+from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing, raise_machine_error
 from tlkit.files import remove_abandoned
 from tlkit.scale.places import inside, is_uri, make_folder, names, on_disk, opened, read, write
 
@@ -102,6 +102,7 @@ class Job:
         try:
             return parquet.ParquetFile(io.BytesIO(read(place)) if is_uri(place) else place)
         except OSError as error:
+            raise_machine_error(error)
             raise ClusterError(
                 "a machine of the cluster does not see the folder of the job",
                 found=f"{place}: {briefly(error)}",
@@ -243,6 +244,7 @@ def _read_plan(out: str) -> dict[str, Any]:
             return dict(known)
         fault = "not what a job has written"
     except (OSError, ValueError) as error:
+        raise_machine_error(error)
         fault = briefly(error)
     raise RunFolderError(
         f"{place} cannot be used",
@@ -283,6 +285,7 @@ def _must_be_whole(out: str, known: Mapping[str, Any]) -> None:
                 digest.update(piece)
         found = digest.hexdigest()
     except OSError as error:
+        raise_machine_error(error)
         found = briefly(error)
     if found != known["list"]:
         raise RunFolderError(

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tlkit.errors import DiskError, OptionError, briefly
+from tlkit.errors import DiskError, OptionError, briefly, raise_machine_error
 from tlkit.files import disk_errors, write_bytes
 
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -155,6 +155,7 @@ def _mounted(root: str) -> tuple[Any, str | None]:
             return ArrowFSWrapper(system), path
         return fsspec.core.url_to_fs(root)[0], None
     except (ImportError, ValueError, OSError) as error:
+        raise_machine_error(error)
         raise OptionError(
             f"{root} cannot be reached",
             found=briefly(error),

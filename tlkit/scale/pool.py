@@ -23,7 +23,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tlkit import cores, errors
 from tlkit.card import versions
-from tlkit.errors import ClusterError, OptionError, TlkitError, briefly, listing
+from tlkit.errors import (
+    ClusterError,
+    OptionError,
+    TlkitError,
+    briefly,
+    listing,
+    machine_error,
+    raise_machine_error,
+)
 from tlkit.options import SpreadOptions
 from tlkit.scale.job import SHOWN, Job, Part
 from tlkit.steps import Tick
@@ -152,10 +160,11 @@ class Actor:
                 self.begun = self.begun or self._begin()
                 part = self.job.finish(shard, self.begun(self.job.rows(shard)))
             return json.dumps(asdict(part))
-        except TlkitError as error:
-            said = (error.about, error.found, error.expected, error.do)
-            return json.dumps({"error": type(error).__name__, "said": said})
         except Exception as error:  # a mistake of ours is one on every machine
+            known = error if isinstance(error, TlkitError) else machine_error(error)
+            if known is not None:
+                said = (known.about, known.found, known.expected, known.do)
+                return json.dumps({"error": type(known).__name__, "said": said})
             raised = error.__traceback__
             while raised is not None and raised.tb_next is not None:
                 raised = raised.tb_next
@@ -328,6 +337,7 @@ def _joined(address: str) -> Iterator[None]:
         with _no_stderr():
             ray.init(address=named or "local", **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, ImportError) as error:
+        raise_machine_error(error)
         raise ClusterError(
             "the Ray cluster cannot be joined",
             found=f"{named or 'this machine'}: {briefly(error)}",

@@ -6,6 +6,7 @@ Ctrl-C and SIGTERM end it once what is under way was answered; a second Ctrl-C a
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -37,7 +38,9 @@ def bound(serving: ServeOptions) -> socket.socket:
             "nothing can listen there",
             found=f"--host {serving.host} --port {serving.port}: {error}",
             expected="an address of this machine, and a port that is free",
-            do="name another, such as --port 0, which takes one that is free",
+            do="name another, such as --port 0, which takes one that is free"
+            if getattr(error, "errno", None) != errno.EACCES
+            else "name a --port from 1024: those below are the system's",
         ) from error
 
 
