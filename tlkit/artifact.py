@@ -266,9 +266,11 @@ def _opened(path: Path) -> tuple[Card, dict[str, Entry]]:
 
 def _check_signature(path: Path, start: bytes) -> None:
     """Raise `HeadFileError` for a file that does not begin as safetensors do: a size, then JSON."""
-    if start[8:9] == b"{":
-        return
+    length = int.from_bytes(start[:8], "little")
     kind = signatures.kind_of(start)
+    # The size of a header may look like the first letters of another kind: only a huge one is none.
+    if start[8:9] == b"{" and (length <= MOST_OF_HEADER or not kind):
+        return
     raise refused(
         path, f"not a head file: it is {kind}" if kind else "not a head file",
         "a head file written by `tlkit fit`: head.safetensors in a run folder",

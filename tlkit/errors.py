@@ -266,7 +266,7 @@ SYNONYMS = {
     "early_stopping": "patience", "early_stopping_patience": "patience", "metric": "monitor",
     "amp": "precision", "dtype": "precision", "mixed_precision": "precision", "fp16": "precision",
     "drop": "dropout", "drop_rate": "dropout", "hidden_size": "hidden", "hidden_dim": "hidden",
-    "label_smoothing": "smoothing", "smooth": "smoothing", "mixup_alpha": "mixup",
+    "smoothing": "label_smoothing", "smooth": "label_smoothing", "mixup_alpha": "mixup",
     "cutmix_alpha": "cutmix", "accumulation_steps": "accumulate", "grad_accum": "accumulate",
     "gradient_accumulation_steps": "accumulate", "clip_grad": "clip", "max_grad_norm": "clip",
     "gradient_clip_val": "clip", "layer_decay": "stage_decay", "gpu": "cuda", "gpus": "cuda",

@@ -240,15 +240,17 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def as_json(data: Any) -> str:
-    """Indented, each list of numbers on one line, with a newline at the end."""
+    """Return JSON, indented, each list of numbers on one line, with a newline at the end.
+
+    It is UTF-8 whatever names are in it: bytes of a name that are no text are escaped, as JSON has
+    it, and `read_json` gives them back.
+    """
     text = json.dumps(data, indent=2, ensure_ascii=False)
     # A string holds no line break as such, so this finds lists alone.
-    return (
-        NUMBERS.sub(
-            lambda found: "[" + ", ".join(one.strip() for one in found[1].split(",")) + "]", text
-        )
-        + "\n"
+    text = NUMBERS.sub(
+        lambda found: "[" + ", ".join(one.strip() for one in found[1].split(",")) + "]", text
     )
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
 
 
 def read_json(path: Path) -> Any:

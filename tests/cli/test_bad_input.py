@@ -247,7 +247,7 @@ def test_a_range_test_that_cannot_be(run, colours, fitted, tmp_path):
     assert sorted(one.name for one in fitted.iterdir()) == before
 
 
-@pytest.mark.parametrize("command", ["predict", "explain", "similar"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "explain", "similar"])
 def test_a_run_among_the_images_is_answered_with_the_right_command(run, colours, fitted, command):
     result = run(command, fitted, colours)
     refused(result, "a run folder", f"tlkit {command} {colours} --head {fitted}")

@@ -59,4 +59,6 @@ def command(names: tuple[str, ...], clear: bool) -> None:
     ]
     if rows:
         show.table(["entry", "what", "size", "last used"], rows, right=[2])
-    click.echo(f"{decimal(total)} of {decimal(cache.limit())} in {cache.root()}")
+    click.echo(
+        f"{decimal(total)} of {decimal(cache.limit())} in {show.one_line(str(cache.root()))}"
+    )

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate", cls=WithTta)
-@click.argument("folder", type=click.Path())
+@click.argument("folders", metavar="FOLDER", nargs=-1, required=True, type=click.Path())
 @heads_to_ask
 @click.option("--json", "json_out", metavar="FILE", help="Write all scores there too.")
 @flags_for(PredictOptions, into="options")
 def command(
-    folder: str,
+    folders: tuple[str, ...],
     heads: tuple[str, ...],
     weights: str,
     json_out: str | None,
@@ -53,7 +53,7 @@ def command(
 
     if json_out is not None:
         refuse_unwritable(Path(json_out))
-    catalog = scan_for_judging(Path(folder))
+    catalog = scan_for_judging(_only(folders))
     with show.meter() as tell:
         classifier, options = asked(heads, weights, options, tell)
         columns, bad = _columns(classifier.heads, catalog, options, tell)
@@ -76,7 +76,8 @@ def command(
     )
     _confusions(last)
     if last.absent:
-        click.echo(f"no image is of {few(last.absent)}: the scores say nothing of it", err=True)
+        absent = show.one_line(few(last.absent))
+        click.echo(f"no image is of {absent}: the scores say nothing of it", err=True)
     if json_out is not None:
         plain = {name: {**one.scores.plain(), **one.cost} for name, one in columns.items()}
         write_text(Path(json_out), runs.as_json(plain))
@@ -85,6 +86,23 @@ def command(
     if bad:
         click.echo(f"{len(bad)} of {len(catalog)} images could not be read", err=True)
         sys.exit(1)
+
+
+def _only(folders: Sequence[str]) -> Path:
+    """Return the folder. Raises `FolderError` for a head beside it, and `OptionError` for more."""
+    from tlkit.data.own import check_images
+    from tlkit.errors import OptionError
+
+    paths = [Path(folder) for folder in folders]
+    check_images(paths, "evaluate")
+    if len(paths) > 1:
+        raise OptionError(
+            "one folder is evaluated at a time",
+            found=" ".join(folders),
+            expected="FOLDER",
+            do="evaluate each by itself, or put the class folders into one folder",
+        )
+    return paths[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,5 +68,8 @@ def guess_option(error: click.NoSuchOption) -> click.NoSuchOption:
         return error
     known = [one[2:].replace("-", "_") for one in sorted(options_of(error.ctx.command))]
     meant = nearest(error.option_name.lstrip("-").replace("-", "_"), known)
-    likely = [f"--{meant.replace('_', '-')}"] if meant else None
-    return click.NoSuchOption(error.option_name, possibilities=likely, ctx=error.ctx)
+    if meant is None:
+        return error
+    # Not as its `possibilities`, of which click takes only those that are spelt alike.
+    message = f"{error.message} Did you mean '--{meant.replace('_', '-')}'?"
+    return click.NoSuchOption(error.option_name, message, ctx=error.ctx)

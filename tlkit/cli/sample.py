@@ -25,4 +25,4 @@ def command(name: str, folder: str) -> None:
             write_sample(name, Path(folder)),
             lambda at: tell(Tick(what=f"writing {name}", done=at[0], total=at[1])),
         )
-    click.echo(f"{count} images in {folder}")
+    click.echo(f"{count} images in {show.one_line(str(folder))}")

@@ -75,7 +75,7 @@ def decisions() -> None:
 
     class Shown(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(record.getMessage(), err=True)
+            click.echo(one_line(record.getMessage()), err=True)
 
     log = logging.getLogger("tlkit")
     log.handlers = [Shown()]

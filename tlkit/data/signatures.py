@@ -15,7 +15,7 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
     (0, b"GIF8", "a GIF image"),
-    (0, b"BM", "a BMP image"),
+    (6, b"\0\0\0\0", "a BMP image"),
     (8, b"WEBP", "a WebP image"),
     (8, b"AVI ", "a video"),
     (8, b"CR\x02\x00", "a camera's raw file"),
@@ -66,7 +66,9 @@ def kind_of(data: bytes) -> str:
     if not data:
         return "an empty file"
     for position, magic, kind in MAGIC:
-        if data[position : position + len(magic)] == magic:
+        # A text may begin with the letters of a bitmap, and much has these four zeros.
+        fits = kind != "a BMP image" or data.startswith(b"BM")
+        if fits and data[position : position + len(magic)] == magic:
             return kind
     if data[4:8] == b"ftyp":
         return BRANDS.get(data[8:12].lower(), "a video")
