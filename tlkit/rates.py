@@ -81,7 +81,7 @@ def _write(
             result.rates,
             result.losses,
             result.smoothed,
-            steepest=result.steepest,
+            suggestion=result.suggestion,
             lowest=result.lowest,
         ),
     )
@@ -97,6 +97,7 @@ def _write(
                 "steepest": result.steepest,
                 "lowest": result.lowest,
                 "suggestion": result.suggestion,
+                "why_none": result.why_none,
                 "flags": result.flags,
             }
         ),

@@ -430,7 +430,7 @@ def test_summary_with_classes_marks_what_is_frozen(run):
     assert "trainable" in result.stdout.split("in all")[0]
 
 
-def test_lr_find_prints_both_rates_and_writes_a_numbered_folder(run, colours):
+def test_lr_find_prints_the_rates_and_writes_a_numbered_folder(run, colours):
     words = ["lr-find", colours, "--backbone", "tiny", "--freeze", "none", "--augment", "none"]
     for place in (f"runs/{colours.name}-tiny-lr-find", f"runs/{colours.name}-tiny-lr-find-2"):
         result = run(*words, "--batch", 8)
@@ -498,6 +498,17 @@ def test_search_prints_a_table_and_the_fit_to_go_on_with(run, colours):
     assert f"runs/{colours.name}-search" in result.stdout
     wrong = run("search", colours, "--time", "soon")
     assert (wrong.exit_code, "such as 90s" in wrong.stderr) == (2, True)
+
+
+def test_lr_find_says_why_it_suggests_nothing(run, colours):
+    words = ["lr-find", colours, "--backbone", "tiny", "--optimizer", "adamw", "--out", "rates"]
+    result = run(*words, "--min-lr", 1e-9, "--max-lr", 1e-8)
+    assert result.exit_code == 0, result.output
+    assert "no rate is suggested: the loss did not fall" in result.stdout
+    assert "suggested: --lr" not in result.stdout
+    told = json.loads(Path("rates/options.json").read_text())
+    assert told["suggestion"] is None
+    assert "--max-lr" in told["why_none"]
 
 
 def test_an_interrupted_range_test_leaves_nothing(run, colours, tmp_path, monkeypatch):

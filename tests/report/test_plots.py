@@ -244,10 +244,10 @@ def test_plots_drawn_at_once_are_those_drawn_alone():
 def test_any_range_test_gives_a_readable_png_with_its_rates_in_words(losses, marked, drawn):
     rates = [10.0 ** (place - 4) for place in range(len(losses))]
     mark = rates[-1] if marked else None
-    png = rate_range(rates, losses, losses, steepest=mark, lowest=mark)
+    png = rate_range(rates, losses, losses, suggestion=mark, lowest=mark)
     image = Image.open(io.BytesIO(png))
     assert image.format == "PNG"
     assert image.width > image.height > 200
     text = " ".join(written(drawn[0]))
-    assert ("steepest" in text) == marked
+    assert ("suggested" in text) == marked
     assert "$" not in text

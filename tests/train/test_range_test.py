@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from tlkit.data.split import split
 from tlkit.errors import OptionError, UnknownName
 from tlkit.options import FitOptions, SweepOptions
 from tlkit.steps import finish
-from tlkit.testing import TINY
+from tlkit.testing import TINY, make_folder
 from tlkit.train.events import Epoch
 from tlkit.train.range_test import range_test, rates_of, smoothing, suggested
 from tlkit.train.run import ready, train
@@ -88,7 +89,8 @@ def test_the_same_seed_gives_the_same_losses(colours):
 def test_colours_are_learnt_at_the_suggested_rate(colours, tmp_path):
     way = {"backbone": "tiny", "freeze": "none", "augment": "none", "batch": 8}
     found = tlkit.find_lr(colours, **way)
-    assert found.suggestion == found.lowest / 10
+    assert found.suggestion == min(found.steepest, found.lowest / 10)
+    assert found.why_none == ""
     assert found.rates[0] < found.steepest <= found.lowest
     assert found.flags == f"--lr {found.suggestion:.2g} --backbone-lr {found.suggestion / 10:.2g}"
     result = tlkit.fit(
@@ -120,6 +122,7 @@ def test_it_ends_where_the_smoothed_loss_is_four_times_its_minimum(colours, monk
     assert len(result.rates) == 11
     assert "4 times" in result.end
     assert result.suggestion is None
+    assert "did not fall" in result.why_none
     assert result.flags == ""
 
 
@@ -130,15 +133,90 @@ def test_a_loss_that_is_no_number_from_the_start_is_an_error(colours, monkeypatc
         finish(range_test(one, FEW))
 
 
-def test_a_valley_gives_its_slope_and_its_bottom():
-    rates = [10.0 ** (one / 10 - 5) for one in range(60)]
-    smoothed = [2 - 1 / (1 + math.exp(-(one - 30))) for one in range(50)] + [1.1] * 10
-    steepest, lowest = suggested(rates, smoothed)
-    assert steepest == pytest.approx(rates[30], rel=0.3)
-    assert lowest == rates[49]
-    assert suggested(rates, [2.0] * 60) == (None, None)
-    assert suggested(rates, [2.0 + one for one in range(60)]) == (None, None)
-    assert suggested(rates[:1], [2.0]) == (None, None)
+RATES = [10.0 ** (one / 12.5 - 7) for one in range(100)]
+
+
+def smooth(losses):
+    """As `range_test` smooths them."""
+    keep, average, smoothed = smoothing(len(losses)), 0.0, []
+    for step, loss in enumerate(losses):
+        average = keep * average + (1 - keep) * loss
+        smoothed.append(average / (1 - keep ** (step + 1)))
+    return smoothed
+
+
+def swept(losses, rates=RATES):
+    return suggested(rates[: len(losses)], losses, smooth(losses))
+
+
+def falling(middle, noise=0.0, seed=0):
+    """From 2 to 1 around a step, with the noise of batches."""
+    draw = np.random.default_rng(seed)
+    return [
+        2 - 1 / (1 + math.exp(-(step - middle) / 3)) + noise * draw.normal() for step in range(100)
+    ]
+
+
+@pytest.mark.parametrize("middle", [25, 40, 55, 70])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_the_rate_of_the_steepest_descent_is_suggested(middle, noise):
+    for seed in range(5):
+        reading = swept(falling(middle, noise, seed))
+        # The average lags behind by a few steps, of which 12.5 are a factor of ten.
+        assert RATES[middle - 5] < reading.steepest < RATES[middle + 10]
+        assert reading.suggestion == min(reading.steepest, reading.lowest / 10)
+        assert reading.why_none == ""
+
+
+def test_where_the_loss_breaks_soon_a_tenth_of_the_lowest_is_suggested():
+    losses = [2.0] * 50 + [1.0] * 10 + [9.0] * 10
+    reading = swept(losses)
+    assert reading.steepest > reading.lowest / 10
+    assert reading.suggestion == reading.lowest / 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_rate_at_an_end_of_the_test_is_never_suggested(seed):
+    """Whatever the losses are: what lies behind the end, nobody has seen."""
+    draw = np.random.default_rng(seed)
+    for middle in (-10, 0, 5, 90, 97, 100, 110, 130):
+        losses = falling(middle, 0.02 * draw.random(), seed)
+        reading = swept(losses)
+        assert reading.suggestion is None or RATES[10] < reading.suggestion < RATES[-6]
+    for losses in (
+        [100.0 - step for step in range(100)],  # it falls the same everywhere
+        [2.0 - 1e-9 * math.exp(step / 5) for step in range(100)],  # ever faster
+        np.cumsum(draw.normal(-0.05, 0.3, 100)) + 20,
+        draw.random(100),
+    ):
+        reading = swept([float(one) for one in losses])
+        assert reading.suggestion is None or RATES[10] < reading.suggestion < RATES[-6]
+
+
+def test_where_the_loss_falls_at_an_end_it_is_said_how_to_see_more():
+    assert "--max-lr" in swept(falling(100)).why_none
+    assert "--min-lr" in swept(falling(5)).why_none
+    for losses in (falling(100), falling(5)):
+        assert swept(losses).suggestion is None
+        assert swept(losses).steepest is not None
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.5])
+def test_the_noise_of_batches_is_no_fall(noise):
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        reading = swept([float(one) for one in 1 + noise * draw.normal(size=100)])
+        assert (reading.steepest, reading.lowest, reading.suggestion) == (None, None, None)
+        assert "did not fall" in reading.why_none
+    assert "did not fall" in swept([2.0 + step for step in range(60)]).why_none
+    assert "did not fall" in swept([2.0]).why_none
+
+
+def test_a_head_that_learns_its_images_by_heart_gets_no_rate_at_the_end(tmp_path):
+    """What can be told apart by any step has a loss that falls up to the last rate."""
+    folder = make_folder(tmp_path / "photos", per_class=20)
+    result = tlkit.find_lr(folder, backbone="tiny", optimizer="adamw", augment="none")
+    assert result.suggestion is None or result.suggestion < result.rates[-1] / 100
 
 
 def test_few_steps_are_smoothed_less():

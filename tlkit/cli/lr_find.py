@@ -57,32 +57,26 @@ def command(folder: str, out: str | None, sweep: SweepOptions, options: FitOptio
 
 
 def _suggestions(result: RangeTest) -> None:
-    """Both rates with what they mean, and the one to take as options of fit."""
+    """The rates with what they mean, and the one to take as options of fit."""
     from tlkit.cli import show
 
     if result.steepest is None or result.lowest is None or result.suggestion is None:
-        click.echo(
-            "no rate is suggested: the loss did not fall. Try more --steps, other rates "
-            "(--min-lr, --max-lr), or look at the picture"
-        )
+        click.echo(f"no rate is suggested: {result.why_none}")
         return
+    limited = result.suggestion < result.steepest
     show.table(
         ["rate", "what it is", "in a fit"],
         [
             [
                 f"{result.suggestion:.2g}",
-                f"a tenth of {result.lowest:.2g}, where the loss is lowest: "
-                "it learns well below where it breaks",
-                result.flags_of(result.suggestion),
+                f"a tenth of {result.lowest:.2g}; where the loss falls fastest, at "
+                f"{result.steepest:.2g}, is too near to it"
+                if limited
+                else "where the loss falls fastest",
+                result.flags,
             ],
-            [
-                f"{result.steepest:.2g}",
-                "where the loss falls fastest",
-                result.flags_of(result.steepest),
-            ],
+            [f"{result.lowest:.2g}", "where the loss is lowest: too high for a fit", ""],
         ],
         right=[0],
     )
-    if result.lowest == result.rates[-1]:
-        click.echo("the loss was still falling at the last rate: a higher --max-lr would say more")
     click.echo(f"suggested: {result.flags}")

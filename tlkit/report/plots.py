@@ -203,13 +203,12 @@ def rate_range(
     losses: Sequence[float],
     smoothed: Sequence[float],
     *,
-    steepest: float | None,
+    suggestion: float | None,
     lowest: float | None,
 ) -> bytes:
     """PNG of the losses of a range test over its learning rates, which are growing.
 
-    Marked are the rate of the steepest descent, and the lowest smoothed loss with a tenth of its
-    rate.
+    Marked are the suggested rate and the lowest smoothed loss.
     """
     with _settings():
         figure = _figure(6.4, 3.9)
@@ -233,11 +232,10 @@ def rate_range(
                 markersize=6,
                 zorder=4,
             )
-            axes.axvline(lowest / 10, color=MARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-            told.append(f"dashed: {lowest / 10:.2g}, a tenth of the rate of the lowest loss (dot)")
-        if steepest is not None:
-            axes.axvline(steepest, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
-            told.append(f"dotted: {steepest:.2g}, the steepest descent")
+            told.append(f"dot: the lowest loss, at {lowest:.2g}")
+        if suggestion is not None:
+            axes.axvline(suggestion, color=MARK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+            told.insert(0, f"dashed: {suggestion:.2g}, which is suggested")
         figure.supxlabel("; ".join(told), fontsize=8, color=MARK)
         return _png(figure)
 

@@ -2,7 +2,11 @@
 
 In: what a fit would take its first steps with (`run.ready`). Out: `Tick`s, then a `RangeTest`.
 Smith 2017 (arXiv 1506.01186, section 3.3), with rates that grow exponentially and a smoothed loss,
-as in fastai's `lr_find`. The model that it is made on is of no use afterwards.
+as in fastai's `lr_find`. Suggested is the rate of the steepest descent, as by Lightning's tuner and
+by fastai's `steep`, and at most a tenth of the rate of the lowest loss, fastai's `minimum`.
+fastai's `valley` (the middle of the longest fall) was tried: on frozen features, which a head can
+learn by heart, the fall has a long flat end, and its middle differs tenfold from seed to seed.
+The model that the test is made on is of no use afterwards.
 Not here: what is written of it (tlkit/rates.py), the picture (report/plots.py).
 """
 
@@ -10,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
@@ -32,6 +36,11 @@ RISE = 4.0
 first tenth, where the average is of few batches."""
 FALL = 0.01
 """The share by which the smoothed loss must have fallen for a rate to be suggested."""
+SIGMAS = 6.0
+"""Standard deviations of the smoothed loss by which it must have fallen too: of a hundred numbers
+without a trend, the lowest is often 3 below their mean, and the first may be 2 above it."""
+MARGIN = 10.0
+"""By which the suggestion is below the rate of the lowest loss, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +63,11 @@ class RangeTest:
     """The rate at which the smoothed loss falls fastest; None where it does not fall."""
     lowest: float | None
     """The rate at which the smoothed loss is lowest; None where it does not fall."""
-
-    @property
-    def suggestion(self) -> float | None:
-        """A tenth of `lowest`: the loss still falls, and there is a margin to where it rises."""
-        return None if self.lowest is None else self.lowest / 10
+    suggestion: float | None
+    """The rate to fit with: `steepest`, and at most a tenth of `lowest`. None where the test does
+    not show one."""
+    why_none: str
+    """Why no rate is suggested, and what to do; empty where one is."""
 
     @property
     def flags(self) -> str:
@@ -135,7 +144,7 @@ def range_test(ready: Ready, sweep: SweepOptions) -> Generator[Tick, None, Range
             do="use --precision fp32, or other --weights",
         )
     rates = planned[: len(losses)]
-    steepest, lowest = suggested(rates, smoothed)
+    reading = suggested(rates, losses, smoothed)
     return RangeTest(
         rates=tuple(rates),
         losses=tuple(losses),
@@ -143,8 +152,10 @@ def range_test(ready: Ready, sweep: SweepOptions) -> Generator[Tick, None, Range
         end=end,
         bad=ready.bad,
         backbone_ratio=None if ready.cut.head_only else options.backbone_lr / options.lr,
-        steepest=steepest,
-        lowest=lowest,
+        steepest=reading.steepest,
+        lowest=reading.lowest,
+        suggestion=reading.suggestion,
+        why_none=reading.why_none,
     )
 
 
@@ -164,24 +175,59 @@ def smoothing(steps: int) -> float:
     return min(SMOOTHING, max(0.5, 1 - 20 / steps))
 
 
-def suggested(
-    rates: Sequence[float], smoothed: Sequence[float]
-) -> tuple[float | None, float | None]:
-    """The rates where the smoothed loss falls fastest, against their logarithm, and is lowest.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the losses of a range test say; the fields are those of `RangeTest`."""
 
-    The first tenth is not looked at: there the average is of few batches. Both are None where the
-    loss does not fall.
+    steepest: float | None = None
+    lowest: float | None = None
+    suggestion: float | None = None
+    why_none: str = ""
+
+
+def suggested(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float]
+) -> Reading:
+    """Find the rate to suggest: where the smoothed loss falls fastest, against log(rate).
+
+    The first tenth is not looked at: there the average is of few batches. Never a rate at an end of
+    the test: what comes behind it, nobody has seen.
     """
-    first = len(rates) // 10
+    first, last = len(rates) // 10, len(rates) - 1
     lowest = first + int(np.argmin(smoothed[first:]))
-    if lowest == first or smoothed[lowest] > (1 - FALL) * smoothed[first]:
-        return None, None
+    fall = smoothed[first] - smoothed[lowest]
+    if fall <= max(FALL * smoothed[first], SIGMAS * _noise(losses, lowest)):
+        return Reading(
+            why_none="the loss did not fall. Use more --steps or a larger --batch, other rates "
+            "(--min-lr, --max-lr), or look at the picture"
+        )
     # Over a tenth of the rates: between neighbours, the slope would be the noise of one batch.
     near = max(1, len(rates) // 20)
     middles = range(first, lowest + 1)
     ends = [(max(first, one - near), min(lowest, one + near)) for one in middles]
     slopes = [(smoothed[b] - smoothed[a]) / math.log(rates[b] / rates[a]) for a, b in ends]
-    return rates[first + int(np.argmin(slopes))], rates[lowest]
+    steepest = first + int(np.argmin(slopes))
+    reading = Reading(steepest=rates[steepest], lowest=rates[lowest])
+    if steepest + near >= last:
+        return replace(
+            reading, why_none="the loss still fell fastest at the last rate: raise --max-lr"
+        )
+    suggestion = min(rates[steepest], rates[lowest] / MARGIN)
+    if steepest - near <= first or suggestion <= rates[first]:
+        return replace(reading, why_none="the loss fell fastest at the first rates: lower --min-lr")
+    return replace(reading, suggestion=suggestion)
+
+
+def _noise(losses: Sequence[float], lowest: int) -> float:
+    """Return the standard deviation of the smoothed loss that differences between batches cause."""
+    steps = len(losses)
+    before_it_breaks = losses[: max(lowest + 1, steps // 2)]
+    if len(before_it_breaks) < 2:
+        return 0.0
+    # Between neighbours the trend is small; the median does not see where the loss jumps.
+    batch = float(np.median(np.abs(np.diff(before_it_breaks)))) / (0.6745 * math.sqrt(2))
+    keep = smoothing(steps)
+    return batch * math.sqrt((1 - keep) / (1 + keep))
 
 
 def images_in(feed: Feed, steps: int, accumulate: int) -> int:
