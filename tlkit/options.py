@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
+from tlkit import values
 from tlkit.errors import OptionError, listing, unknown
 
 Options = TypeVar("Options", bound="Checked")
@@ -46,6 +46,8 @@ class Limits:
     above: float | None = None
     choices: tuple[str, ...] = ()
     metavar: str = ""
+    takes: tuple[str, ...] = ()
+    """What stands for a text in Python: names in `values.TEXTS`."""
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -74,6 +76,14 @@ class Declared:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def wanted(self) -> str:
+        """Which types Python may give, and what is allowed of them, in words."""
+        if self.type is not str:
+            return "True or False" if self.type is bool else self.allowed
+        kinds = ", ".join(["text", *(values.IN_WORDS[name] for name in self.limits.takes)])
+        return kinds if self.allowed == "text" else f"{kinds}: {self.allowed}"
+
+    @property
     def allowed(self) -> str:
         """What is allowed, in words."""
         limits = self.limits
@@ -100,8 +110,15 @@ class Checked:
     def __post_init__(self) -> None:
         faults = []
         for one in declared(type(self)):
-            fault = _fault(one, getattr(self, one.name))
-            if fault:
+            given = getattr(self, one.name)
+            try:
+                value = values.converted(given, one.type, one.limits.takes)
+            except values.Misfit:
+                faults.append((f"{one.flag} {given!r}", f"{one.flag}: {one.wanted}"))
+                continue
+            # The record is frozen for everybody else.
+            object.__setattr__(self, one.name, value)
+            if fault := _fault(one, value):
                 faults.append(fault)
         if faults:
             raise OptionError(
@@ -114,16 +131,13 @@ class Checked:
             )
 
     @classmethod
-    def of(cls: type[Options], values: Mapping[str, Any]) -> Options:
+    def of(cls: type[Options], given: Mapping[str, Any]) -> Options:
         """The record with these values; an unknown name is an error that lists the known ones."""
         names = [one.name for one in declared(cls)]
-        for name in values:
+        for name in given:
             if name not in names:
                 raise unknown(names, name, "option")
-        paths = {
-            name: os.fspath(one) for name, one in values.items() if isinstance(one, os.PathLike)
-        }
-        return cls(**{**values, **paths})
+        return cls(**given)
 
     def narrowed(self, record: type[Options]) -> Options:
         """Another record, with the options that both have as they are here."""
@@ -198,13 +212,8 @@ def own_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _fault(one: Declared, value: Any) -> tuple[str, str] | None:
-    """(found, expected) where the value is not allowed, else None."""
+    """(found, expected) where a value of the declared type is not allowed, else None."""
     limits = one.limits
-    fits = isinstance(value, (int, float) if one.type is float else one.type)
-    if one.type is not bool and isinstance(value, bool):
-        fits = False
-    if not fits:
-        return f"{one.flag} {value!r}", f"{one.flag}: {one.allowed}"
     if limits.choices and value not in limits.choices:
         guess = unknown(limits.choices, str(value), one.name).do
         return f"{one.flag} {value!r}", f"{one.flag}: one of {one.allowed} ({guess})"
@@ -276,6 +285,7 @@ class FitOptions(ShapeOptions):
         "For --augment vgg: the shorter side is drawn from here before the crop; auto is 8/7 to "
         "16/7 of the network's input, the VGG paper's 256 to 512 at 224 px.",
         metavar="auto or MIN,MAX",
+        takes=("numbers",),
     )
     mixup: float = option(
         0.0, "Blend pairs of images, with weights from Beta(X, X); 0 does not.", min=0.0, max=10.0
@@ -356,6 +366,7 @@ class FitOptions(ShapeOptions):
         "Share of all steps in which the rates rise; auto is 0.05, 0.3 for one-cycle, 0 for "
         "constant.",
         metavar="auto or a number from 0 to 0.9",
+        takes=("number",),
     )
     step_epochs: int = option(10, "For step: epochs between two cuts of the rates.", min=1)
     gamma: float = option(0.1, "For step and plateau: the factor of a cut.", above=0.0, max=0.99)
@@ -409,6 +420,7 @@ class FitOptions(ShapeOptions):
         "once: a regular expression whose first group, or whole match, names the group in an "
         "image's path below its class folder.",
         metavar="PATTERN",
+        takes=("pattern",),
     )
     refit: bool = option(
         True,
@@ -417,7 +429,7 @@ class FitOptions(ShapeOptions):
         "own is never learnt from.",
     )
     seed: int = option(0, "Decides the split, the augmentation and every random start.", min=0)
-    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
+    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP, takes=("device",))
     precision: str = option(
         "auto",
         "Arithmetic of the network; auto is bf16 where a GPU or the processor has units for it, "
@@ -460,12 +472,15 @@ class FitOptions(ShapeOptions):
 class PredictOptions(Checked):
     """How images are looked at when predicting and evaluating."""
 
-    tta: str = option("none", "Test-time views to average over.", metavar=TTA_HELP)
+    tta: str = option(
+        "none", "Test-time views to average over.", metavar=TTA_HELP, takes=("switch",)
+    )
     scales: str = option(
         "auto",
         "For multi, vgg150, dense and dense+crops: the shorter sides; auto is 8/7, 12/7 and 16/7 "
         "of the network's input, the VGG paper's 256, 384 and 512 at 224 px.",
         metavar="auto or PX,PX,...",
+        takes=("numbers",),
     )
     grid: int = option(5, "For multi and dense+crops: crops per row and per column.", min=1, max=25)
     mirror: bool = option(True, "For multi, dense and dense+crops: each view mirrored too.")
@@ -480,6 +495,7 @@ class PredictOptions(Checked):
         "For several heads: what each one counts, in the order of the heads; each head of a run "
         "with folds is one.",
         metavar="equal or X,X,...",
+        takes=("numbers",),
     )
     learn_weights: str = option(
         "",
@@ -492,6 +508,7 @@ class PredictOptions(Checked):
         'Answer "unsure" where the likeliest class is less likely than P; with precision:P, than '
         "what makes a share P of the answers right, as on images of the fit not learnt from.",
         metavar="P or precision:P",
+        takes=("number",),
     )
     reject_unlike: float = option(
         0.0,
@@ -501,7 +518,7 @@ class PredictOptions(Checked):
         max=1.0,
     )
     batch: int = option(32, "Images in one step of the network.", min=1)
-    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
+    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP, takes=("device",))
     precision: str = option(
         "as-fitted",
         "Arithmetic of the network; as-fitted is what the head was trained with, auto the fastest "
@@ -531,12 +548,14 @@ class SortOptions(Checked):
         "what makes a share P of the answers right, as on images of the fit not learnt from. auto: "
         "precision:0.99, or as near to it as the head comes; 0.9 for several heads. 0: never.",
         metavar="auto, P or precision:P",
+        takes=("number",),
     )
     reject_unlike: str = option(
         "auto",
         "Into _unsure/ where the photo is less like those learnt from than this share of the "
         "validation images were; heads on frozen features know. auto: 0.005 for those. 0: never.",
         metavar="auto or P",
+        takes=("number",),
     )
     tta: str = _as_in(PredictOptions, "tta")
     scales: str = _as_in(PredictOptions, "scales")
@@ -691,6 +710,7 @@ class CheckOptions(Checked):
         "",
         "Kinds of findings with commas between, such as leak,duplicate; all if not given.",
         metavar="KIND,...",
+        takes=("names",),
     )
     near: bool = option(True, "Also search for images that only look the same.")
     labels: str = option(
@@ -711,6 +731,7 @@ class ReportOptions(Checked):
         "Test-time views to hold against the plain one, as `tlkit evaluate` takes them: several "
         "times, or with commas between. Each is one more pass over the images.",
         metavar=TTA_HELP,
+        takes=("names",),
     )
     maps: bool = option(True, "Class activation maps beside the worst and least certain photos.")
     check: bool = option(
@@ -718,7 +739,7 @@ class ReportOptions(Checked):
     )
     near: bool = option(True, "Among that, also images that only look the same.")
     batch: int = option(32, "Images in one step of the network.", min=1)
-    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP)
+    device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP, takes=("device",))
     workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)
 
 
@@ -740,6 +761,7 @@ class CurveOptions(Checked):
         "Shares of what a draw may learn from, four fifths of the photos; auto is six, from a "
         "tenth to all.",
         metavar="auto or X,X,...",
+        takes=("numbers",),
     )
     draws: int = option(
         5, "Times that photos to learn from are drawn; each solves a head per fraction.", min=2
@@ -782,6 +804,7 @@ class SearchOptions(Checked):
         "These backbones, with commas between; NAME=FILE or NAME=SET says the weights, NAME=none "
         "makes it a control with random ones.",
         metavar="NAME[=WEIGHTS],...",
+        takes=("names",),
     )
     installed: bool = option(
         False,
@@ -789,7 +812,9 @@ class SearchOptions(Checked):
         "named; so it is where none is.",
     )
     download: bool = option(False, "Also take weights that would have to be downloaded.")
-    time: str = option("5m", "Time that it may take.", metavar="such as 90s, 5m or 1h")
+    time: str = option(
+        "5m", "Time that it may take.", metavar="such as 90s, 5m or 1h", takes=("time",)
+    )
     val_fraction: float = option(
         0.2,
         "Share of each class's training images that no choice sees: they judge what is found.",
