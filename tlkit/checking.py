@@ -19,6 +19,7 @@ from tlkit.data.folder import Catalog, scan_parts
 from tlkit.data.journal import Left
 from tlkit.data.shards import find
 from tlkit.errors import OptionError, RunFolderError, listing, pick
+from tlkit.files import as_path
 from tlkit.options import CheckOptions, own_parameters, signature
 from tlkit.report.labels import suspects
 from tlkit.settings import with_own_settings
@@ -44,7 +45,8 @@ def check_events(
     folder: str | Path, options: CheckOptions | None = None
 ) -> Generator[Tick, None, Audit]:
     """The same step by step: yields `Tick`s, returns the `Audit`."""
-    folder, options = Path(folder), CheckOptions() if options is None else options
+    folder = as_path(folder, "folder")
+    options = CheckOptions() if options is None else options
     kinds = _kinds(options)
     parts = scan_parts(folder)
     doubts: list[Finding] = []
@@ -128,7 +130,7 @@ def fix(found: Audit) -> list[quarantine.Move | Left]:
 
 def undo(folder: str | Path) -> list[quarantine.Move]:
     """Put back what `fix` has moved. Raises `DiskError`."""
-    return quarantine.undo(Path(folder))
+    return quarantine.undo(as_path(folder, "folder"))
 
 
 def as_json(found: Audit) -> str:

@@ -14,16 +14,18 @@ from typing import Any
 from tlkit import artifact
 from tlkit.artifact import Head
 from tlkit.card import Card
-from tlkit.data.folder import find_images, scan_for_judging
+from tlkit.data.folder import scan_for_judging
 from tlkit.data.images import BadImage
 from tlkit.errors import OptionError
+from tlkit.files import as_path
 from tlkit.metrics import Evaluation
 from tlkit.options import PredictOptions
 from tlkit.plugins import Found, find
 from tlkit.predict.ensemble import match, predict, settle
+from tlkit.predict.given import Images, given_images
 from tlkit.predict.run import Prediction
 from tlkit.report.evaluation import judge
-from tlkit.runs import Paths, as_paths, head_files
+from tlkit.runs import Paths, head_files
 from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 
@@ -56,16 +58,21 @@ class Classifier:
         """C names, in the order of the probabilities: the first head's."""
         return self.heads[0].classes
 
-    def predict(self, paths: Paths, **options: Any) -> list[Prediction | BadImage]:
-        """A `Prediction` for each image that paths and folders mean; unreadable: a `BadImage`.
+    def predict(self, images: Images, **options: Any) -> list[Prediction | BadImage]:
+        """Return a `Prediction` for each image, in order; for an unreadable one a `BadImage`.
 
-        `options` are the fields of `tlkit.PredictOptions`. Raises `TlkitError`.
+        `images` is a path, an image in memory, or any number of these: files, folders (searched to
+        every depth), images of Pillow's, uint8 arrays (H, W, 3) in RGB, open files, the bytes of a
+        file. A file that is named twice is answered twice; only folders that overlap are merged.
+        An image in memory is called "image 0" by its position. `options` are the fields of
+        `tlkit.PredictOptions`. Raises `TlkitError`.
         """
-        return list(self.stream(paths, **options))
+        return list(self.stream(images, **options))
 
-    def stream(self, paths: Paths, **options: Any) -> Iterator[Prediction | BadImage]:
+    def stream(self, images: Images, **options: Any) -> Iterator[Prediction | BadImage]:
         """The same one by one, at constant memory."""
-        return predict(self.heads, find_images(as_paths(paths)), PredictOptions.of(options))
+        given = given_images(images)
+        return predict(self.heads, given.paths, PredictOptions.of(options), given.source)
 
     @with_own_settings
     def evaluate(self, folder: str | Path, **options: Any) -> Evaluation:
@@ -74,7 +81,7 @@ class Classifier:
         Images that cannot be read take no part, and are named in `Evaluation.unreadable`.
         """
         looking = PredictOptions.of(options)
-        judged, _ = finish(judge(self.heads, scan_for_judging(Path(folder)), looking))
+        judged, _ = finish(judge(self.heads, scan_for_judging(as_path(folder, "folder")), looking))
         return judged.together
 
     @with_own_settings
@@ -84,7 +91,7 @@ class Classifier:
         The folder's images should be neither learnt from nor tested on; of one with parts, val is
         taken. The other options are those that will be predicted with.
         """
-        learning = PredictOptions.of({**options, "learn_weights": str(folder)})
+        learning = PredictOptions.of({**options, "learn_weights": str(as_path(folder, "folder"))})
         return finish(settle(self.heads, learning)).head_weights
 
 

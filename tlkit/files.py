@@ -18,16 +18,16 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 if os.name == "posix":
     import fcntl
 
-from tlkit.errors import DiskError, RunFolderError, remedy
+from tlkit.errors import DiskError, OptionError, RunFolderError, remedy
 
 LONGEST = 50
 """Characters of a name that a temporary one begins with: 200 bytes at most, a disk takes 255."""
@@ -63,6 +63,57 @@ def new_file(path: Path, *, tidy: bool = True) -> Iterator[BinaryIO]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def as_path(value: object, what: str) -> Path:
+    """Return the path that a caller from Python means: text, bytes or a `PathLike`.
+
+    Raises `OptionError` for anything else; `what` says there which path is meant.
+    """
+    return Path(as_text(value, what))
+
+
+def as_text(value: object, what: str) -> str:
+    """Return the text of a path, which may be a URI. Raises `OptionError` as `as_path` does."""
+    if isinstance(value, str | bytes | os.PathLike):
+        return os.fsdecode(value)
+    raise OptionError(
+        f"the {what} is not a path",
+        found=_in_words(value),
+        expected="a path, as text or as a pathlib.Path",
+        do=f"name the {what} by its path",
+    )
+
+
+def as_list(value: object, what: str) -> list[Any]:
+    """Return the items of what a caller from Python has given, a lone path as a list of itself.
+
+    Takes lists, tuples, generators, arrays, columns of tables. Raises `OptionError` for anything
+    else.
+    """
+    if isinstance(value, str | bytes | os.PathLike):
+        return [value]
+    # A dict or a table would give its keys or the names of its columns.
+    if isinstance(value, Iterable) and not isinstance(value, Mapping) and not _is_table(value):
+        with contextlib.suppress(TypeError):  # an array without dimensions
+            return list(value)
+    raise OptionError(
+        f"this names no {what}",
+        found=_in_words(value),
+        expected=f"the path of a {what}, or a list of paths",
+        do="pass a path or a list of paths; of a table, the column with the paths",
+    )
+
+
+def _is_table(value: object) -> bool:
+    return hasattr(value, "columns")
+
+
+def _in_words(value: object) -> str:
+    """Name a value that is no path: a number as it is, anything else by its type."""
+    if value is None or isinstance(value, int | float):
+        return repr(value)[:80]
+    return f"a value of the type {type(value).__name__}"
 
 
 def write_bytes(path: Path, data: bytes, *, tidy: bool = True) -> None:

@@ -38,6 +38,7 @@ from tlkit.data.split import folds, split
 from tlkit.data.transforms import PRESETS
 from tlkit.errors import FitEnded, FolderError, OptionError, RunFolderError, few
 from tlkit.files import (
+    as_path,
     new_folder,
     refuse_occupied,
     refuse_unwritable,
@@ -117,7 +118,7 @@ def fit_events(
     """
     started = time.perf_counter()
     options = FitOptions() if options is None else options
-    folder, resume = Path(folder), resume or began_again()
+    folder, resume = as_path(folder, "folder"), resume or began_again()
     replace = runs.FILES if overwrite else ()
     with here().first_before_others():
         _refuse_early(options)
@@ -499,7 +500,7 @@ def _run_folder(
     folder: Path, options: FitOptions, out: str | Path | None, *, overwrite: bool
 ) -> Path:
     if out is not None:
-        return Path(out)
+        return as_path(out, "run folder")
     if overwrite:
         raise OptionError(
             "an option would be ignored",

@@ -15,7 +15,14 @@ from tlkit import runs
 from tlkit.data.folder import scan_parts
 from tlkit.data.split import split
 from tlkit.errors import unknown
-from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
+from tlkit.files import (
+    as_path,
+    new_folder,
+    refuse_occupied,
+    refuse_unwritable,
+    write_bytes,
+    write_text,
+)
 from tlkit.options import FitOptions, SweepOptions, declared, own_parameters, signature
 from tlkit.plugins import choose
 from tlkit.report.plots import rate_range
@@ -42,10 +49,10 @@ def find_lr_events(
     """
     options = FitOptions() if options is None else options
     sweep = SweepOptions() if sweep is None else sweep
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     refuse_unknown(options)
     refuse_idle_in_sweep(options, sweep)
-    place = None if out is None else Path(out)
+    place = None if out is None else as_path(out, "out folder")
     if place is not None:
         refuse_occupied(place)
         runs.refuse_among_photos(place, folder)

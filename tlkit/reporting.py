@@ -36,6 +36,7 @@ from tlkit.errors import (
     raise_machine_error,
 )
 from tlkit.files import (
+    as_path,
     new_folder,
     refuse_occupied,
     refuse_unwritable,
@@ -130,15 +131,15 @@ def report_events(
 ) -> Generator[Tick, None, Reported]:
     """The same step by step: yields `Tick`s, returns what was written."""
     options = ReportOptions() if options is None else options
-    read = _read(runs.newest() if run is None else Path(run))
-    place = read.place / runs.REPORT if out is None else Path(out)
+    read = _read(runs.newest() if run is None else as_path(run, "run"))
+    place = read.place / runs.REPORT if out is None else as_path(out, "out folder")
     refuse_occupied(place, replace=runs.REPORT_FILES)
     _refuse_others(place)
     refuse_unwritable(place)
     if read.parts is not None:
         runs.refuse_among_photos(place, read.folder)
     if folder is not None:
-        runs.refuse_among_photos(place, Path(folder))
+        runs.refuse_among_photos(place, as_path(folder, "folder"))
     catalog, judged = _images(read, folder)
     if catalog is None:
         subject = _told(read, options, weights)
@@ -240,7 +241,7 @@ def _spoilt(path: Path, found: str) -> RunFolderError:
 def _images(read: _Run, folder: str | Path | None) -> tuple[Catalog | None, str]:
     """What to look at, and that in words; None where the fit's own answers are to be told."""
     if folder is not None:
-        return scan_for_judging(Path(folder)), f"the images in {folder}"
+        return scan_for_judging(as_path(folder, "folder")), f"the images in {folder}"
     tested = read.metrics.get("test") is not None
     if read.parts is not None and read.parts.test is not None:
         return read.parts.test, f"the test part of {read.folder}"

@@ -28,6 +28,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -40,7 +41,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tlkit.errors import OptionError, RunFolderError, briefly, raise_machine_error
-from tlkit.files import disk_errors, is_locked, remove_staged
+from tlkit.files import as_list, as_path, disk_errors, is_locked, remove_staged
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
 HISTORY, METRICS, VALIDATION = "history.csv", "metrics.json", "validation.csv"
@@ -65,7 +66,7 @@ LOCK = "lock"
 NUMBERS = re.compile(r"\[\n\s*((?:-?[\d.][\d.eE+-]*,\n\s*)*-?[\d.][\d.eE+-]*)\n\s*\]")
 """A list of numbers as `json.dumps` indents it."""
 
-Paths = str | Path | Sequence[str | Path]
+Paths = str | bytes | os.PathLike[str] | Iterable[str | bytes | os.PathLike[str]]
 """One path or several, as users name heads and photos."""
 
 
@@ -195,9 +196,9 @@ def heads_in(path: Path) -> list[Path]:
     return folds or [path / HEAD]
 
 
-def as_paths(paths: Paths) -> list[Path]:
-    """One path or several, as `Path`s."""
-    return [Path(paths)] if isinstance(paths, str | Path) else [Path(one) for one in paths]
+def as_paths(paths: Paths, what: str = "image") -> list[Path]:
+    """Return one path or several as `Path`s; `what` says in an `OptionError` what they name."""
+    return [as_path(one, what) for one in as_list(paths, what)]
 
 
 def head_files(head: Paths | None) -> list[Path]:
@@ -205,7 +206,7 @@ def head_files(head: Paths | None) -> list[Path]:
 
     Raises `OptionError`, `RunFolderError`.
     """
-    named = [newest()] if head is None else as_paths(head)
+    named = [newest()] if head is None else as_paths(head, "head")
     if not named:
         raise OptionError(
             "there is no head to load", found="an empty list", expected="at least one head",

@@ -43,7 +43,14 @@ from tlkit.data.placing import (
 )
 from tlkit.data.shards import find
 from tlkit.errors import FolderError, OptionError, listing
-from tlkit.files import disk_errors, refuse_unwritable, remove_abandoned, remove_staged, write_text
+from tlkit.files import (
+    as_path,
+    disk_errors,
+    refuse_unwritable,
+    remove_abandoned,
+    remove_staged,
+    write_text,
+)
 from tlkit.options import PredictOptions, SortOptions, own_parameters, signature
 from tlkit.predict.ensemble import ask, check, settle
 from tlkit.predict.reject import OF_PRECISION, Rule, rule_of
@@ -158,7 +165,7 @@ def sort_events(
 ) -> Generator[Tick, None, Sorted]:
     """The same step by step: yields `Tick`s, returns what `sort` does."""
     options = SortOptions() if options is None else options
-    ground = _ground(Path(photos), Path(into), options.by)
+    ground = _ground(as_path(photos, "folder"), as_path(into, "out folder"), options.by)
     looking = _looking(options)
     remove_abandoned(ground.out)
     refuse_unwritable(ground.out)
@@ -208,8 +215,8 @@ def unsort_events(
     out: str | Path, into: str | Path | None = None
 ) -> Generator[Tick, None, tuple[Left, ...]]:
     """The same step by step: yields `Tick`s, returns what `unsort` does."""
-    out = Path(os.path.realpath(out))
-    back_to = None if into is None else Path(os.path.realpath(into))
+    out = Path(os.path.realpath(as_path(out, "folder")))
+    back_to = None if into is None else Path(os.path.realpath(as_path(into, "folder")))
     if back_to is not None:
         _refuse_nested(back_to, out)
     # What was not sorted into is refused before anything is made in it.

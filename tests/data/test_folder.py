@@ -265,10 +265,28 @@ def test_paths_are_taken_in_order_and_folders_searched_to_every_depth(tmp_path):
     ]
 
 
-def test_a_file_that_is_named_is_taken_whatever_its_ending_and_only_once(tmp_path):
+def test_a_file_is_taken_whatever_its_ending_and_as_often_as_it_is_named(tmp_path):
     touch(tmp_path, "photo.dat", "a.jpg")
     paths = [tmp_path / "photo.dat", tmp_path / "a.jpg"]
-    assert find_images([*paths, tmp_path, *paths]) == paths
+    assert find_images([*paths, tmp_path, *paths]) == [*paths, paths[1], *paths]
+
+
+@pytest.mark.parametrize("order", [("in", "in/deep"), ("in/deep", "in"), ("in", "."), ("in", "in")])
+def test_folders_that_overlap_are_merged_and_a_warning_counts_what_they_share(
+    tmp_path, order, caplog, monkeypatch
+):
+    touch(tmp_path, "in/a.jpg", "in/deep/b.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = find_images([Path(folder) for folder in order])
+    assert sorted(one.as_posix() for one in found) == ["in/a.jpg", "in/deep/b.jpg"]
+    shared = 2 if "in/deep" not in order else 1
+    assert f"{shared} image{'s are' if shared > 1 else ' is'} in more than one" in caplog.text
+
+
+def test_a_folder_by_a_link_and_by_its_name_is_one_folder(tmp_path):
+    touch(tmp_path, "in/a.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert find_images([tmp_path / "in", tmp_path / "link"]) == [tmp_path / "in" / "a.jpg"]
 
 
 def test_every_path_without_images_is_told_in_one_error(tmp_path):

@@ -261,7 +261,7 @@ def test_what_would_be_ignored_or_is_missing_is_refused(photos, head, monkeypatc
     assert not Path("out").exists()
 
 
-def test_a_list_names_all_that_is_missing_and_takes_each_image_once(photos):
+def test_a_list_names_all_that_is_missing_and_merges_folders_that_overlap(photos):
     assert listed(["photos", "photos/red"]) == listed(["photos"])
     parquet.write_table(pyarrow.table({"file": ["a"]}), "other.parquet")
     parquet.write_table(pyarrow.table({"path": ["x.png", "/y.png", "s3://z/z.png"]}), "m.parquet")
@@ -298,3 +298,12 @@ def test_the_command_tells_what_was_bad(photos, head, runner, cluster):
         assert "unreadable: photos/red/bad.jpg: not an image" in ran.stderr
         assert "1 of 25 images could not be read" in ran.stderr
     assert len(load(head).classes) == 3
+
+
+def test_a_path_is_scored_as_often_as_it_is_named_and_only_folders_are_merged(colours):
+    file = str(next((colours / "blue").iterdir()))
+    assert listed([file, file]) == [file, file]
+    assert len(listed([str(colours), str(colours / "blue")])) == 24
+    assert len(listed([str(colours / "blue"), file])) == 9
+    parquet.write_table(pyarrow.table({"path": [file, file]}), "list.parquet")
+    assert listed(["list.parquet", "list.parquet"]) == [file] * 4

@@ -35,7 +35,14 @@ from tlkit.data.batches import even_parts
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.images import BadImage, refuse
 from tlkit.errors import FolderError, OptionError, listing
-from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
+from tlkit.files import (
+    as_path,
+    new_folder,
+    refuse_occupied,
+    refuse_unwritable,
+    write_bytes,
+    write_text,
+)
 from tlkit.metrics import Evaluation, logs, measure
 from tlkit.options import CompareOptions, PredictOptions, own_parameters, signature
 from tlkit.predict.ensemble import Asked, ask, check, match
@@ -165,7 +172,7 @@ def compare_events(
 ) -> Generator[Event, None, Comparison]:
     """The same step by step: yields `Tick`s and `Note`s, returns what `compare` does."""
     options = CompareOptions() if options is None else options
-    named = runs.as_paths(heads)
+    named = runs.as_paths(heads, "head")
     if len(named) < 2:
         raise OptionError(
             "there is nothing to compare",
@@ -173,7 +180,7 @@ def compare_events(
             expected="two or more",
             do="name another one; `tlkit evaluate FOLDER` judges one alone",
         )
-    place = None if out is None else Path(out)
+    place = None if out is None else as_path(out, "out folder")
     if place is not None:
         refuse_occupied(place)
         refuse_unwritable(place)

@@ -27,7 +27,14 @@ from tlkit.data.folder import Catalog, scan_parts
 from tlkit.data.images import BadImage
 from tlkit.data.split import groups
 from tlkit.errors import FolderError, OptionError, listing
-from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
+from tlkit.files import (
+    as_path,
+    new_folder,
+    refuse_occupied,
+    refuse_unwritable,
+    write_bytes,
+    write_text,
+)
 from tlkit.metrics import logs
 from tlkit.options import CurveOptions, FitOptions, own_parameters, signature
 from tlkit.report.plots import learning_curve
@@ -174,10 +181,10 @@ def curve_events(
     not at all. Raises `TlkitError`.
     """
     options = CurveOptions() if options is None else options
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     fit = _fit_of(options)
     shares = _shares(options)
-    place = None if out is None else Path(out)
+    place = None if out is None else as_path(out, "out folder")
     if place is not None:
         refuse_occupied(place)
         runs.refuse_among_photos(place, folder)

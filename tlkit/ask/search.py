@@ -41,7 +41,14 @@ from tlkit.errors import (
     listing,
     machine_error,
 )
-from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_bytes, write_text
+from tlkit.files import (
+    as_path,
+    new_folder,
+    refuse_occupied,
+    refuse_unwritable,
+    write_bytes,
+    write_text,
+)
 from tlkit.metrics import Evaluation, measure
 from tlkit.options import FitOptions, SearchOptions, declared, own_parameters, signature
 from tlkit.report.plots import front
@@ -174,9 +181,9 @@ def search_events(
     not at all. `heads` are those that are tried, the first for all. Raises `TlkitError`.
     """
     options = SearchOptions() if options is None else options
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     clock = Clock(seconds_of(options.time))
-    place = None if out is None else Path(out)
+    place = None if out is None else as_path(out, "out folder")
     if place is not None:
         refuse_occupied(place)
         runs.refuse_among_photos(place, folder)

@@ -25,7 +25,7 @@ from tlkit.card import versions
 from tlkit.data.folder import expand
 from tlkit.data.images import BadImage, refuse
 from tlkit.errors import OptionError, listing
-from tlkit.files import new_folder, refuse_occupied, refuse_unwritable, write_text
+from tlkit.files import as_path, new_folder, refuse_occupied, refuse_unwritable, write_text
 from tlkit.options import SimilarOptions, own_parameters, signature
 from tlkit.report.sheet import Group, Shown, sheet
 from tlkit.settings import with_own_settings
@@ -99,12 +99,13 @@ def similar_events(
     """
     options = SimilarOptions() if options is None else options
     named = expand([str(one) for one in runs.as_paths(folder)])
-    place = None if out is None else Path(out)
+    place = None if out is None else as_path(out, "out folder")
     if place is not None:
         refuse_occupied(place)
         for one in named:
             runs.refuse_among_photos(place, one)
-    asked, searched = photos(expand([str(one) for one in runs.as_paths(images)])), photos(named)
+    queried = expand([str(one) for one in runs.as_paths(images)])
+    asked, searched = photos(queried, once=False), photos(named)
     extractor, words = _extractor(head, options, len(asked) + len(searched))
     if place is not None:
         refuse_unwritable(place)

@@ -30,6 +30,7 @@ from tlkit.data.images import BadImage
 from tlkit.data.shards import contents
 from tlkit.errors import FolderError, few
 from tlkit.files import (
+    as_path,
     disk_errors,
     new_folder,
     refuse_occupied,
@@ -116,7 +117,7 @@ def suggest_events(
     """
     options = SuggestOptions() if options is None else options
     named = expand([str(one) for one in runs.as_paths(paths)])
-    place = None if out is None else Path(out)
+    place = None if out is None else as_path(out, "out folder")
     if place is not None:
         refuse_occupied(place)
         for one in named:
@@ -147,7 +148,7 @@ def _labelled(
 ) -> Generator[Event, None, Catalog | None]:
     """The photos that have labels: those to learn from in the folder named, or in the fits' own."""
     if named is not None:
-        return photos([scan_parts(Path(named)).train.root])
+        return photos([scan_parts(as_path(named, "folder")).train.root])
     folders = sorted({one for one in map(runs.folder_of, heads) if one is not None})
     with contextlib.suppress(FolderError):
         if folders:

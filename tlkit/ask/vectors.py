@@ -55,13 +55,16 @@ class Scored:
     a head does not know."""
 
 
-def photos(paths: Sequence[Path]) -> Catalog:
-    """The photos that paths and folders mean, folders searched to every depth, as of one class.
+def photos(paths: Sequence[Path], *, once: bool = True) -> Catalog:
+    """List the photos that paths and folders mean, folders searched to every depth, as one class.
 
-    Raises `FolderError`.
+    With `once` a photo that is named twice is listed once: a pool to search or to choose from is a
+    set. Raises `FolderError`.
     """
     found = find_images(paths)
     names, root = found.names, Path()
+    if once and len(paths) > 1:
+        names = Names.of(dict.fromkeys(names))
     if len(paths) == 1 and paths[0].is_dir():
         # Below a root, digests are kept from question to question.
         root = paths[0]

@@ -15,9 +15,8 @@ import glob
 import logging
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -332,30 +331,47 @@ def scan_for_choosing(folder: Path) -> Catalog:
 
 
 def expand(paths: Sequence[str]) -> list[Path]:
-    """Paths as given; one that is not there and has wildcards is searched for."""
+    """Paths as given; one that is not there and has wildcards is searched for.
+
+    What lies below a folder that the same pattern matches is left to the folder.
+    """
     result: list[Path] = []
     for one in paths:
         matches = [] if os.path.exists(one) else sorted(glob.glob(one, recursive=True))
-        result.extend(Path(match) for match in matches or [one])
+        result.extend(_uppermost(matches) if matches else [Path(one)])
     return result
 
 
-def find_images(paths: Sequence[Path]) -> Paths:
-    """The image files that paths and folders mean, folders searched to every depth, in order.
+def _uppermost(matches: Sequence[str]) -> Iterator[Path]:
+    """Yield the matches of a pattern that lie below no folder among them."""
+    folders: set[Path] = set()
+    for match in map(Path, matches):
+        if folders.isdisjoint(match.parents):
+            yield match
+        if match.is_dir():
+            folders.add(match)
 
-    A file that is named is taken whatever its ending. Pictures in folders that tlkit has written
-    are left out, which is logged. Raises `FolderError` for a path that is not there, for a folder
-    without images and for a head or a run folder; all faults in one error.
+
+def find_images(paths: Sequence[Path]) -> Paths:
+    """List the image files that paths and folders mean, folders searched to every depth, in order.
+
+    A file that is named is taken whatever its ending, as often as it is named. Only folders that
+    overlap are merged: an image of several of them is listed with the first, and a warning says how
+    many there are. Pictures in folders that tlkit has written are left out, which is logged. Raises
+    `FolderError` for a path that is not there, for a folder without images, for a head or a run
+    folder and for no path at all; all faults in one error.
     """
     check_images(paths)
     found: list[Names] = []
-    faults = []
+    roots: list[str] = []
+    faults = [] if paths else ["an empty list"]
     notes = _Notes()
     for path in paths:
+        listed = len(found)
         if os.path.isdir(path):
             tars: list[str] = []
             inside = _images_below(str(path), notes, tars)
-            packed = [Names.of(images_in(os.path.join(path, one))) for one in sorted(tars)]
+            packed = [Names.of(images_in(str(path / one))) for one in sorted(tars)]
             found += packed
             if not inside and not any(map(len, packed)):
                 faults.append(f"{path}: a folder without images")
@@ -370,6 +386,8 @@ def find_images(paths: Sequence[Path]) -> Paths:
             faults.append(f"{address(path)}: an address on a network")
         else:
             faults.append(f"{path}: no such file or folder")
+        holds_many = os.path.isdir(path) or is_shard(path.name)
+        roots += [str(path) if holds_many else ""] * (len(found) - listed)
     if faults:
         fetch = any(map(address, paths))
         raise FolderError(
@@ -385,7 +403,35 @@ def find_images(paths: Sequence[Path]) -> Paths:
         )  # fmt: skip
     if len(found) == 1:
         return Paths(Path(), found[0])
-    return Paths(Path(), Names.of(dict.fromkeys(chain.from_iterable(found))))
+    return Paths(Path(), Names.of(merged(zip(found, roots, strict=True))))
+
+
+def merged(lists: Iterable[tuple[Iterable[str], str]]) -> Iterator[str]:
+    """Yield the names of all lists in order; of what several folders hold, only the first time.
+
+    With each list comes the folder, tar file or URI below which its names lie, or "" for names that
+    were given one by one. A warning says how many names were left out.
+    """
+    known: set[str] = set()
+    again = 0
+    for names, root in lists:
+        if not root:
+            yield from names
+            continue
+        # Two ways to one folder are one folder.
+        real = root if "://" in root else os.path.realpath(root)
+        before = "" if root == "." else os.path.join(root, "")
+        for name in names:
+            key = os.path.join(real, name[len(before) :]) if name.startswith(before) else name
+            again += key in known
+            if key not in known:
+                known.add(key)
+                yield name
+    if again:
+        log.warning(
+            "%d image%s in more than one of the folders that were named: answered once",
+            again, " is" if again == 1 else "s are",
+        )  # fmt: skip
 
 
 def _in_shard(path: Path) -> bool:

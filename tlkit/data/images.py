@@ -120,6 +120,27 @@ def size_of(data: bytes) -> tuple[int, int]:
     return _opened(data, 0, lambda image: image.size)
 
 
+def in_memory(image: Image.Image | NDArray[np.uint8], *, at_least_px: int = 0) -> Pixels:
+    """Return the upright RGB pixels of an image in memory, by the policy for files.
+
+    Takes an image of Pillow's, or uint8 (H, W), (H, W, 3) in RGB or (H, W, 4) in RGBA. Raises
+    `Unreadable` as `read` does.
+    """
+    try:
+        if not isinstance(image, Image.Image):
+            image = Image.fromarray(np.ascontiguousarray(image))
+        _refuse_large(image.size, at_least_px)
+        return _upright(image)
+    except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
+        raise
+    except Exception as error:  # of an image that is not loaded yet, whatever its decoder raises
+        raise Unreadable(_briefly(error)) from error
+
+
+def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
+    """For each of these `at_least_px` the pixels that `read` gives, those that are equal once.
+
+
 def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found]) -> Found:
     """What `look` makes of an image that is not too large. Raises `Unreadable`."""
     for _ in range(ATTEMPTS):

@@ -216,13 +216,17 @@ def join(answers: Sequence[Prediction], weights: Floats, combine: str) -> Predic
 
 @with_own_settings
 def predict(
-    heads: Sequence[Head], paths: Sequence[Path], options: PredictOptions
+    heads: Sequence[Head],
+    paths: Sequence[Path],
+    options: PredictOptions,
+    source: Source | None = None,
 ) -> Iterator[Prediction | BadImage]:
     """What at least one head makes of each path, in order.
 
-    With views, each head's probabilities are its mean over them, and then combined.
+    With views, each head's probabilities are its mean over them, and then combined. `source` as in
+    `Asked.predict`.
     """
-    yield from ask(heads, finish(settle(heads, options)), len(paths)).predict(paths)
+    yield from ask(heads, finish(settle(heads, options)), len(paths)).predict(paths, source)
 
 
 @with_own_settings

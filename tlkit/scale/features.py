@@ -22,6 +22,7 @@ from tlkit.card import sha256_of, versions
 from tlkit.data.folder import Catalog, scan_parts
 from tlkit.data.names import Names
 from tlkit.data.transforms import augmentation
+from tlkit.files import as_path, as_text
 from tlkit.model.device import compute_on
 from tlkit.options import (
     FeatureOptions,
@@ -142,6 +143,7 @@ def features_events(
     folder: str | Path, out: str | Path, options: FeatureOptions
 ) -> Generator[Tick, None, Written]:
     """The same step by step. Yields ticks."""
+    images = as_path(folder, "folder")
     refuse_missing(options)
     if options.precision == "auto":
         # Machines may differ, numbers may not.
@@ -152,7 +154,7 @@ def features_events(
     plan = {
         "what": "features",
         "folder": os.getcwd(),
-        "images": str(folder),
+        "images": str(images),
         "weight file": sha256_of(work.weights) if own else "",
         **{
             one.flag: getattr(options, one.name)
@@ -161,7 +163,7 @@ def features_events(
         },
         "versions": versions(),
     }
-    job = begin(str(out), plan, lambda: _list(Path(folder)), shard=options.shard)
+    job = begin(as_text(out, "out folder"), plan, lambda: _list(images), shard=options.shard)
     return (yield from run(job, work, options, what="features"))
 
 

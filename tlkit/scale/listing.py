@@ -1,16 +1,18 @@
 """Listing: what files, folders, globs, manifests and URIs mean, as one list.
 
-In: what a user names. Out: paths and URIs in order, each once.
+In: what a user names. Out: paths and URIs in order, as often as they are named; only folders that
+overlap are merged.
 A manifest is a Parquet file with a column `path`; a path in it that is not absolute is one below
 the manifest's own folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tlkit.data.folder import ENDINGS, expand, find_images, is_image_name
+from tlkit.data.folder import ENDINGS, expand, find_images, is_image_name, merged
+from tlkit.data.shards import is_shard
 from tlkit.errors import FolderError, briefly, listing
 from tlkit.scale.places import found, inside, is_uri, opened
 
@@ -19,15 +21,15 @@ MANIFEST = ".parquet"
 
 
 def listed(given: Sequence[str]) -> list[str]:
-    """The images that paths, folders, globs, manifests and URIs mean.
+    """List the images that paths, folders, globs, manifests and URIs mean.
 
     Raises `FolderError` for what is not there, all faults in one.
     """
-    images: dict[str, None] = {}
-    faults: list[str] = []
+    lists: list[tuple[list[str], str]] = []
+    faults: list[str] = [] if given else ["an empty list"]
     for one in given:
         try:
-            images.update(dict.fromkeys(_meant(one)))
+            lists += [(list(names), root) for names, root in _meant(one)]
         except FolderError as error:
             faults.append(error.found)
         except OSError as error:
@@ -40,31 +42,33 @@ def listed(given: Sequence[str]) -> list[str]:
             f"files with a column {COLUMN}",
             do="correct the paths",
         )
-    return list(images)
+    return list(merged(lists))
 
 
-def _meant(one: str) -> Iterator[str]:
+def _meant(one: str) -> Iterator[tuple[Iterable[str], str]]:
+    """Yield the images, and the folder that they were found in, or ""; see `merged`."""
     if is_uri(one):
-        yield from _of_uri(one)
+        yield _of_uri(one)
         return
     for path in expand([one]):
-        if path.suffix.lower() == MANIFEST:
-            yield from _of_manifest(str(path))
+        if path.suffix.lower() == MANIFEST and not path.is_dir():
+            yield _of_manifest(str(path)), ""
         else:
-            yield from map(str, find_images([path]))
+            holds_many = path.is_dir() or is_shard(path.name)
+            yield find_images([path]).texts(), str(path) if holds_many else ""
 
 
-def _of_uri(uri: str) -> Iterator[str]:
+def _of_uri(uri: str) -> tuple[Iterable[str], str]:
+    """Return the images of a URI, and the folder that they were found in, or ""."""
     there = found(uri)
     if there is None:
         raise _missing(f"{uri}: no such file or folder")
     if there == [uri]:
-        yield from _of_manifest(uri) if _ending(uri) == MANIFEST else there
-        return
+        return (_of_manifest(uri) if _ending(uri) == MANIFEST else there), ""
     images = [one for one in there if is_image_name(one.partition("?")[0]) and not _hidden(one)]
     if not images:
         raise _missing(f"{uri}: a folder without images")
-    yield from images
+    return images, uri
 
 
 def _of_manifest(place: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from tlkit.artifact import load_all
 from tlkit.card import sha256_of, versions
 from tlkit.data.images import Pixels, Unreadable, decode
 from tlkit.errors import OptionError, TlkitError, briefly
+from tlkit.files import as_list, as_text
 from tlkit.options import PredictOptions, ScoreOptions, declared, own_parameters, signature
 from tlkit.predict.ensemble import ask, settle
 from tlkit.predict.layout import layout_for
@@ -107,8 +108,10 @@ def score(
     folder, or a URI. `options` are the fields of `tlkit.ScoreOptions`: with `ray` the work is
     spread over a cluster. `head` and `weights` as in `tlkit.load`. Raises `TlkitError`.
     """
-    given = [str(one) for one in ([paths] if isinstance(paths, str | Path) else paths)]
-    asked = Asked(paths=tuple(given), out=str(out), head=head, weights=str(weights), top=top)
+    # Not by way of a path, which knows no URI.
+    given = tuple(as_text(one, "image") for one in as_list(paths, "image"))
+    place = as_text(out, "out folder")
+    asked = Asked(paths=given, out=place, head=head, weights=str(weights), top=top)
     return finish(score_events(asked, ScoreOptions.of(options)))
 
 
