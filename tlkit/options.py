@@ -738,6 +738,11 @@ class ReportOptions(Checked):
         True, "Look for what is wrong with the folder of the fit, as `tlkit check` does."
     )
     near: bool = option(True, "Among that, also images that only look the same.")
+    photos: str = option(
+        "",
+        "Where the folder of the fit is now, if it was moved or renamed.",
+        metavar="FOLDER",
+    )
     batch: int = option(32, "Images in one step of the network.", min=1)
     device: str = option("auto", "Where to compute.", metavar=DEVICES_HELP, takes=("device",))
     workers: int = option(0, "Threads that read images; 0: as many as keep the cores busy.", min=0)

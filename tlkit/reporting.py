@@ -12,6 +12,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import shlex
 from collections.abc import Generator, Mapping, Sequence
@@ -61,6 +62,8 @@ from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
 from tlkit.train.events import Epoch
 
+log = logging.getLogger("tlkit")
+
 LARGEST = 1e12
 """No number of history.csv is larger."""
 
@@ -87,13 +90,20 @@ class _Run:
     cards: tuple[Card, ...]
     metrics: Mapping[str, Any]
     options: Mapping[str, Any]
+    photos: Path
+    """The folder that was learnt from, where it is now."""
     parts: Parts | None
-    """Of the folder that was learnt from; None where it is not there any more."""
+    """Of that folder; None where it is not there any more."""
 
     @property
-    def folder(self) -> Path:
-        """That was learnt from."""
-        return Path(str(self.options.get("folder", "")))
+    def learnt_from(self) -> str:
+        """The folder that was learnt from, where it was then; "" where that is not known."""
+        return str(self.options.get("folder", ""))
+
+    @property
+    def moved(self) -> str:
+        """How to say where the photos are now."""
+        return f"if they were moved: tlkit report {shlex.quote(str(self.place))} --photos FOLDER"
 
 
 def write_report(
@@ -131,13 +141,13 @@ def report_events(
 ) -> Generator[Tick, None, Reported]:
     """The same step by step: yields `Tick`s, returns what was written."""
     options = ReportOptions() if options is None else options
-    read = _read(runs.newest() if run is None else as_path(run, "run"))
+    read = _read(runs.newest() if run is None else as_path(run, "run"), options.photos)
     place = read.place / runs.REPORT if out is None else as_path(out, "out folder")
     refuse_occupied(place, replace=runs.REPORT_FILES)
     _refuse_others(place)
     refuse_unwritable(place)
     if read.parts is not None:
-        runs.refuse_among_photos(place, read.folder)
+        runs.refuse_among_photos(place, read.photos)
     if folder is not None:
         runs.refuse_among_photos(place, as_path(folder, "folder"))
     catalog, judged = _images(read, folder)
@@ -179,8 +189,12 @@ def _refuse_others(place: Path) -> None:
     )
 
 
-def _read(run: Path) -> _Run:
-    """A run folder. Raises `RunFolderError`, and `HeadFileError` for heads that are not whole."""
+def _read(run: Path, photos: str) -> _Run:
+    """Read a run folder; `photos` is where the folder of the fit is now, if it was moved.
+
+    Raises `RunFolderError`, `HeadFileError` for heads that are not whole, and `FolderError` for
+    `photos` that are no image folder.
+    """
     if not run.is_dir():
         raise RunFolderError(
             f"{run} is not a run folder",
@@ -198,16 +212,18 @@ def _read(run: Path) -> _Run:
         )
     cards = tuple(artifact.read_card(one) for one in files)
     options = _json(run / runs.OPTIONS)
-    parts = None
-    if isinstance(options.get("folder"), str):
+    parts = scan_parts(Path(photos)) if photos else None
+    learnt_from = options.get("folder")
+    if parts is None and isinstance(learnt_from, str):
         with contextlib.suppress(FolderError):  # gone, or another one by now
-            parts = scan_parts(Path(options["folder"]))
+            parts = scan_parts(Path(learnt_from))
     return _Run(
         place=run,
         files=files,
         cards=cards,
         metrics=_json(run / runs.METRICS),
         options=options,
+        photos=Path(photos or str(learnt_from or "")),
         parts=parts,
     )
 
@@ -241,24 +257,33 @@ def _spoilt(path: Path, found: str) -> RunFolderError:
 def _images(read: _Run, folder: str | Path | None) -> tuple[Catalog | None, str]:
     """What to look at, and that in words; None where the fit's own answers are to be told."""
     if folder is not None:
+        if read.parts is None and read.learnt_from:
+            log.warning(
+                "the photos of the fit are no longer in %s, so it cannot be told whether these "
+                "images are among them; %s", read.learnt_from, read.moved,
+            )  # fmt: skip
         return scan_for_judging(as_path(folder, "folder")), f"the images in {folder}"
     tested = read.metrics.get("test") is not None
     if read.parts is not None and read.parts.test is not None:
-        return read.parts.test, f"the test part of {read.folder}"
-    if not tested and _table(read).is_file():
+        return read.parts.test, f"the test part of {read.photos}"
+    if _table(read).is_file():
+        if tested:
+            log.warning(
+                "the test images are no longer in %s: the report is by the validation images, as "
+                "the fit has written them down; %s", read.learnt_from, read.moved,
+            )  # fmt: skip
         return None, ""
-    gone = (
-        f"{read.folder} is not there, or not as it was"
-        if tested
-        else f"{read.place} has no {_table(read).name}"
-    )
     raise FolderError(
         f"there are no images to judge {read.place} by",
-        found=gone if read.options else f"{read.place} does not say what it has learnt from",
+        found=f"{read.place} has no {_table(read).name}"
+        + (f", and the photos are no longer in {read.learnt_from}" if read.parts is None else "")
+        if read.options
+        else f"{read.place} does not say what it has learnt from",
         expected="the test part of the folder that was learnt from, or what the fit has written "
         f"down; it writes no more than {runs.MOST_TOLD} probabilities, and none where no class has "
         "two images",
-        do=f"name a folder with known classes: tlkit report {read.place} FOLDER",
+        do=f"name a folder with known classes: tlkit report {shlex.quote(str(read.place))} FOLDER"
+        + (f"; {read.moved}" if read.parts is None and read.learnt_from else ""),
     )
 
 
@@ -292,6 +317,13 @@ def _told(read: _Run, options: ReportOptions, weights: str) -> Subject:
     for one in [] if read.parts is None else [read.parts.val, read.parts.train]:
         if one is not None:
             known = dict(zip(one.files, one.paths, strict=True)) | known
+    gone = sum(one not in known for one in told.files)
+    if gone:
+        log.warning(
+            "%d of %d photos are no longer in %s, and the report does not show them; %s",
+            gone, len(told.files), read.photos if read.parts else read.learnt_from or "any folder "
+            "that the run names", read.moved,
+        )  # fmt: skip
     return _subject(
         read,
         options,
@@ -405,9 +437,9 @@ def _data(
         options.refuse(["near"], "--check, of which it is a part")
     if not options.check or read.parts is None:
         return None, ()
-    found = yield from audit(read.folder, read.parts, near=options.near, workers=options.workers)
+    found = yield from audit(read.photos, read.parts, near=options.near, workers=options.workers)
     try:
-        return found, tuple(moved(read.folder))
+        return found, tuple(moved(read.photos))
     except DiskError:  # a journal that cannot be read is for `tlkit check --undo` to tell
         return found, ()
 
@@ -446,7 +478,7 @@ def _command(read: _Run) -> str:
     given = read.options.get("given")
     if not isinstance(given, Mapping) or "folder" not in read.options:
         return ""
-    words: list[str] = ["tlkit", "fit", str(read.folder)]
+    words: list[str] = ["tlkit", "fit", read.learnt_from]
     for one in declared(FitOptions):
         if one.name in given:
             words += _words(one.flag, given[one.name])

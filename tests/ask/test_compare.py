@@ -138,6 +138,10 @@ def test_what_was_learnt_from_is_known_from_anywhere_and_noted_where_it_is_gone(
     events = compare_events(["../a", "../b"], CompareOptions(on="../moved"))
     finish(events, lambda one: notes.append(one.text) if isinstance(one, Note) else None)
     assert sum("not there any more" in one for one in notes) == 2
+    with pytest.raises(FolderError, match="no longer there") as caught:
+        tlkit.compare(["../a", "../b"])
+    assert str(tmp_path / "photos") in caught.value.found
+    assert "--on FOLDER" in caught.value.do
 
 
 def test_an_image_that_cannot_be_read_takes_no_part(place, tmp_path):

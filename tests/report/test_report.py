@@ -257,6 +257,71 @@ def test_photos_that_are_gone_leave_their_scores(colours, validated, tmp_path):
     assert summary["of_fit"] is None
 
 
+@pytest.fixture
+def elsewhere(colours, validated, tmp_path):
+    """A run whose photos were moved: the run, where they were, where they are."""
+    before, now = tmp_path / "before", tmp_path / "my photos"
+    shutil.copytree(colours, now)
+    run = tmp_path / "run"
+    shutil.copytree(validated, run, ignore=shutil.ignore_patterns("report"))
+    options = json.loads((run / "options.json").read_text())
+    (run / "options.json").write_text(json.dumps(options | {"folder": str(before)}))
+    return run, before, now
+
+
+def test_photos_that_were_moved_are_missed_and_shown_again_from_the_new_place(elsewhere, caplog):
+    run, before, now = elsewhere
+    done = tlkit.write_report(run)
+    said = caplog.text
+    count = done.scores.images
+    assert f"{count} of {count} photos are no longer in {before}" in said
+    assert f"tlkit report {run} --photos FOLDER" in said
+    assert f"{count} of {count} photos are no longer where" in done.page.read_text()
+    caplog.clear()
+    again = tlkit.write_report(run, photos=now)
+    assert not caplog.text
+    assert "data:image/jpeg" in again.page.read_text()
+    assert again.scores.accuracy == done.scores.accuracy
+
+
+def test_some_photos_that_are_gone_are_counted(elsewhere, caplog):
+    run, before, now = elsewhere
+    now.rename(before)
+    named = runs.read_told(run / runs.VALIDATION).files
+    for file in named[:2]:
+        (before / file).unlink()
+    done = tlkit.write_report(run, maps=False, check=False)
+    assert f"2 of {len(named)} photos are no longer in {before}" in caplog.text
+    assert "data:image/jpeg" in done.page.read_text()
+
+
+def test_a_place_that_holds_no_photos_is_refused(elsewhere, tmp_path):
+    run, _, _ = elsewhere
+    with pytest.raises(FolderError, match="is not a folder"):
+        tlkit.write_report(run, photos=tmp_path / "nowhere")
+
+
+def test_a_report_on_other_images_says_that_it_cannot_tell_whether_the_fit_had_them(
+    elsewhere, caplog
+):
+    run, before, now = elsewhere
+    tlkit.write_report(run, now, maps=False, check=False)
+    assert f"no longer in {before}, so it cannot be told" in caplog.text
+
+
+def test_where_the_test_images_are_gone_the_validation_images_are_reported_and_that_is_said(
+    elsewhere, caplog
+):
+    run, before, _ = elsewhere
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"test": metrics["validation"]}))
+    done = tlkit.write_report(run, maps=False, check=False)
+    assert f"the test images are no longer in {before}" in caplog.text
+    assert "the images of the fit" in done.page.read_text() or (
+        "the validation images" in done.page.read_text()
+    )
+
+
 def test_folds_are_told_by_the_heads_that_had_not_learnt(colours, tmp_path):
     crossed = tlkit.fit(colours, backbone="tiny", folds=2, out=tmp_path / "run")
     done = tlkit.write_report(crossed.run)

@@ -238,6 +238,14 @@ def _common_test(learnt: Mapping[Path, Path | None]) -> Catalog:
             expected="runs that were fitted on one folder, whose test part is then taken",
             do="name a folder of images that none has learnt from: --on FOLDER",
         )
+    if not os.path.isdir(folder):
+        raise FolderError(
+            "the photos that these runs were fitted on are no longer there",
+            found=f"no folder {folder}",
+            expected="its test part, by which the runs are compared",
+            do="if it was moved, name its test part where it is now, else images that none has "
+            "learnt from: --on FOLDER",
+        )
     test = scan_parts(folder).test
     if test is None:
         raise FolderError(

@@ -181,7 +181,7 @@ def _images(head: Head, given: Sequence[Path]) -> _Seen:
         if folder is None:
             raise OptionError(
                 "an export is compared with tlkit on real images, and there are none",
-                found=f"no folder of the fit beside {head.path}",
+                found=_missing_photos(head),
                 expected="photos of the kind that it is for",
                 do="name some: --images FOLDER",
             )
@@ -214,19 +214,18 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
+def _missing_photos(head: Head) -> str:
+    """Say why the photos of the fit are not at hand."""
+    folder = runs.folder_of(head.path)
+    if folder is None:
+        return f"no folder of the fit beside {head.path}"
+    return f"{folder}, where the fit found its photos, is no longer there"
+
+
 def _folder_of_fit(head: Head) -> Path | None:
     """The photos that the head was fitted on, if its run folder says so and they are there."""
-    options = next(
-        (one / runs.OPTIONS for one in head.path.parents[:2] if (one / runs.OPTIONS).is_file()),
-        None,
-    )
-    if options is None:
-        return None
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        folder = Path(runs.read_json(options)["folder"])
-        if folder.is_dir():
-            return folder
-    return None
+    folder = runs.folder_of(head.path)
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def _place(head: Head, to: str, int8: bool) -> Path:

@@ -34,6 +34,10 @@ def photos(subject: Subject) -> Made:
     maps, without = _maps(subject, chosen)
     made, _ = thumbnails([subject.paths[one] for one in chosen], most_bytes=PHOTO_BYTES, px=PX)
     pictures = dict(zip(chosen, made, strict=True))
+    gone = sum(path is None for path in subject.paths)
+    if gone:
+        of = f"{gone} of {len(subject.paths)} photos are no longer where the fit found them"
+        without = f"{of}; {without}" if without else of
     data = {"worst": _told(subject, worst), "unsure": _told(subject, unsure)}
     show = {
         name: [
