@@ -23,7 +23,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 from tlkit.errors import OptionError, pick
-from tlkit.files import disk_errors, is_locked, write_text
+from tlkit.files import disk_errors, is_locked, json_text, write_text
 
 ABOUT = "about.json"
 LOCK = ".lock"
@@ -79,7 +79,7 @@ def begin(path: Path, about: Mapping[str, str]) -> FileLock:
         path.mkdir(parents=True, exist_ok=True)
         is_held(path)  # which removes the locks of those that were killed
         lock = _own_lock(path)
-    write_text(path / ABOUT, json.dumps(about, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    write_text(path / ABOUT, json_text(about, indent=2, sort_keys=True) + "\n")
     return lock
 
 

@@ -30,6 +30,7 @@ import difflib
 import errno
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -300,6 +301,18 @@ def printable(text: str) -> str:
         else one.encode("unicode_escape", "backslashreplace").decode("ascii")
         for one in text
     )
+
+
+def shell_word(text: str) -> str:
+    """Quote a text for a command line to be typed, whatever the text holds."""
+    if printable(text) == text and "\n" not in text:
+        return shlex.quote(text)
+    # In the way of bash, zsh and ksh: what cannot be seen cannot be typed either.
+    shown = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and chr(byte) not in "\\'" else f"\\x{byte:02x}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f"$'{shown}'"
 
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/([^/].*)", re.DOTALL)

@@ -11,10 +11,13 @@ Not here: what is written.
 from __future__ import annotations
 
 import contextlib
+import csv
 import ctypes
 import errno
 import functools
 import glob
+import io
+import json
 import os
 import secrets
 import shutil
@@ -63,6 +66,31 @@ def new_file(path: Path, *, tidy: bool = True) -> Iterator[BinaryIO]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """Return the cells as one row of CSV that every reader takes apart into the same texts."""
+    text = io.StringIO()
+    # The writer quotes the characters of its own line end, and a lone carriage return would end a
+    # row for the readers too.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def json_text(data: Any, **how: Any) -> str:
+    """Return `data` as JSON: readable, but escaped where a name in it is no UTF-8."""
+    text = json.dumps(data, ensure_ascii=False, **how)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a strict reader would refuse those bytes
+        return json.dumps(data, **how)
+    return text
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a file's name, or as many whole characters of it as `most` bytes hold."""
+    whole = name.encode("utf-8", "surrogateescape")
+    return name if len(whole) <= most else whole[:most].decode("utf-8", "ignore")
 
 
 def as_path(value: object, what: str) -> Path:

@@ -41,7 +41,14 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tlkit.errors import OptionError, RunFolderError, briefly, raise_machine_error
-from tlkit.files import as_list, as_path, disk_errors, is_locked, remove_staged
+from tlkit.files import (
+    as_list,
+    as_path,
+    csv_line,
+    disk_errors,
+    is_locked,
+    remove_staged,
+)
 
 HEAD, OPTIONS = "head.safetensors", "options.json"
 HISTORY, METRICS, VALIDATION = "history.csv", "metrics.json", "validation.csv"
@@ -233,11 +240,7 @@ def fold_head(run: Path, number: int) -> Path:
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A header and rows, each on a line."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return "".join(map(csv_line, itertools.chain([header], rows)))
 
 
 def as_json(data: Any) -> str:

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,7 @@ from tlkit.files import (
     refuse_unwritable,
     remove_abandoned,
     remove_staged,
+    shortened,
     write_text,
 )
 from tlkit.options import PredictOptions, SortOptions, own_parameters, signature
@@ -71,8 +73,8 @@ UNLIKE = 0.005
 AT_ONCE = 32
 """Photos that stand in the journal before the first of them is touched."""
 
-LONGEST_FOLDER = 100
-"""Characters of a class folder's name."""
+LONGEST_FOLDER = 200
+"""Bytes of a class folder's name: a number comes behind it, and most disks take 255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,12 +283,19 @@ def folders_of(classes: Sequence[str]) -> dict[str, str]:
 
 
 def _as_folder(name: str) -> str:
-    kept = (
+    safe = "".join(
         "_" if one in '/\\:*?"<>|' or unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp") else one
-        for one in name[:LONGEST_FOLDER]
+        for one in name
     )
-    plain = "".join(kept).rstrip(". ")
-    return f"_{plain}" if not plain or plain.startswith(".") else plain
+    plain = shortened(safe, LONGEST_FOLDER).rstrip(". ")
+    lonely = not plain or plain.startswith(".") or _is_reserved(plain)
+    return f"_{plain}" if lonely else plain
+
+
+def _is_reserved(name: str) -> bool:
+    """Tell whether Windows means a device by that name, with whatever ending."""
+    stem = name.partition(".")[0].rstrip().casefold()
+    return stem in {"con", "prn", "aux", "nul"} or bool(re.fullmatch("(com|lpt)[0-9¹²³]", stem))
 
 
 def _alike(name: str) -> str:

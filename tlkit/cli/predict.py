@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,6 +229,7 @@ def _write(
     results: Iterator[Prediction | BadImage], *, form: str, out: Path | None, layout: Layout
 ) -> None:
     from tlkit.cli import show
+    from tlkit.files import csv_line
     from tlkit.predict.layout import NUMBERS
 
     if form == "table" and out is None:
@@ -252,15 +251,9 @@ def _write(
                 for one in results:
                     write(json.dumps(layout.record(one)) + "\n")
             else:
-                write(_csv_line(layout.columns))
+                write(csv_line(layout.columns))
                 for one in results:
-                    write(_csv_line(layout.row(one)))
-
-
-def _csv_line(cells: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+                    write(csv_line(layout.row(one)))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tlkit.data import quarantine
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.digests import digest_of_bytes, digests, states
-from tlkit.data.folder import Catalog, Parts
+from tlkit.data.folder import Catalog, Parts, spelling
 from tlkit.data.images import BadImage, Pixels, content, decode, size_of
 from tlkit.steps import Tick
 
@@ -71,6 +71,11 @@ KINDS: Mapping[str, Kind] = {
     "narrow": Kind(about=f"one side more than {NARROW:.0f} times the other", serious=False),
     "imbalance": Kind(
         about=f"the largest class has more than {UNEVEN:.0f} times the images of the smallest",
+        serious=False,
+    ),
+    "lookalike": Kind(
+        about="class folders whose names differ in letter case, blanks or dots at an end, or "
+        "Unicode form: two names of one class, or one folder on another disk",
         serious=False,
     ),
     "left out": Kind(about="lies in the folder and is not used", serious=False),
@@ -144,6 +149,8 @@ def brief(parts: Parts) -> Iterator[str]:
         yield f"images in more than one part: {leaks}; the score is of what was learnt by heart"
     if conflicts:
         yield f"images in more than one class: {conflicts}"
+    for names in _spelt_alike(parts.train):
+        yield f"{names} differ in nothing but letter case, end blanks, end dots or Unicode form"
     if others := int(((different(1, 2) == 1) & (copies > 1)).sum()):
         yield f"images that are there more than once: {others}"
 
@@ -190,6 +197,7 @@ def audit(
         *_alone(places, looks),
         *_shared(places, looks, compared=compared),
         *_imbalance(parts.train),
+        *_lookalikes(parts.train),
         *_left_out(there),
     ]
     to_move = {file for one in found for file in one.to_move}
@@ -355,6 +363,22 @@ def _imbalance(train: Catalog) -> Iterator[Finding]:
         few, many = train.classes[int(counts.argmin())], train.classes[int(counts.argmax())]
         about = f"{many} has {counts.max()} images, {few} has {counts.min()}"
         yield Finding(kind="imbalance", files=(), about=about)
+
+
+def _lookalikes(train: Catalog) -> Iterator[Finding]:
+    for names in _spelt_alike(train):
+        yield Finding(kind="lookalike", files=(), about=names)
+
+
+def _spelt_alike(train: Catalog) -> Iterator[str]:
+    """Yield the names of classes that look alike, with what differs in them shown."""
+    groups: dict[str, list[str]] = {}
+    for name in train.classes:
+        groups.setdefault(spelling(name), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            # Escaped: on a screen they may be the same.
+            yield f"class folders {', '.join(map(ascii, names))}"
 
 
 def _left_out(there: Mapping[str, Catalog]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import contextlib
 import glob
 import logging
 import os
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ from tlkit.data.shards import (
     know,
     state_of,
 )
-from tlkit.errors import FolderError, address, few, listing, unknown
+from tlkit.errors import FolderError, address, few, listing, shell_word, unknown
 
 log = logging.getLogger("tlkit")
 
@@ -93,6 +94,18 @@ class Catalog:
         Raises `FolderError` for class folders that are not among them, all in one.
         """
         strangers = [one for one in self.classes if one not in classes]
+        if pairs := [(one, other) for one in strangers for other in lookalikes(one, classes)]:
+            raise FolderError(
+                f"{self.root} has class folders that are spelt otherwise than the classes learnt",
+                found=listing(
+                    [
+                        f"{one!a}, where the class learnt is {other!a}: {_apart(one, other)}"
+                        for one, other in pairs
+                    ]
+                ),
+                expected="the same name, character by character",
+                do=listing([_renaming(self.root / one, other) for one, other in pairs]),
+            )
         if strangers:
             raise FolderError(
                 f"{self.root} has class folders that are not known",
@@ -432,6 +445,34 @@ def merged(lists: Iterable[tuple[Iterable[str], str]]) -> Iterator[str]:
             "%d image%s in more than one of the folders that were named: answered once",
             again, " is" if again == 1 else "s are",
         )  # fmt: skip
+
+
+def lookalikes(name: str, others: Iterable[str]) -> list[str]:
+    """List the other names that differ in letter case, end blanks, end dots or Unicode form."""
+    look = spelling(name)
+    return [other for other in others if other != name and spelling(other) == look]
+
+
+def spelling(name: str) -> str:
+    """Return what is the same for names that look alike, or are one on some file systems."""
+    bare = unicodedata.normalize("NFC", name).strip().rstrip(". ").strip()
+    return unicodedata.normalize("NFC", bare.casefold())
+
+
+def _apart(name: str, other: str) -> str:
+    """Say in what two names of one spelling differ."""
+    forms = [unicodedata.normalize("NFC", one) for one in (name, other)]
+    bare = [form.strip().rstrip(". ").strip() for form in forms]
+    ways = {
+        "letter case": bare[0] != bare[1],
+        "blanks or dots at an end": any(len(b) != len(f) for b, f in zip(bare, forms, strict=True)),
+        "Unicode form": forms != [name, other],
+    }
+    return "they differ in " + " and ".join(way for way, differs in ways.items() if differs)
+
+
+def _renaming(path: Path, name: str) -> str:
+    return f"mv -- {shell_word(str(path))} {shell_word(str(path.with_name(name)))}"
 
 
 def _in_shard(path: Path) -> bool:

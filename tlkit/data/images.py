@@ -137,10 +137,6 @@ def in_memory(image: Image.Image | NDArray[np.uint8], *, at_least_px: int = 0) -
         raise Unreadable(_briefly(error)) from error
 
 
-def read_each(path: Path, sizes: Collection[int]) -> dict[int, Pixels]:
-    """For each of these `at_least_px` the pixels that `read` gives, those that are equal once.
-
-
 def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found]) -> Found:
     """What `look` makes of an image that is not too large. Raises `Unreadable`."""
     for _ in range(ATTEMPTS):

@@ -321,6 +321,13 @@ def _refuse_lacking(form: Format, name: str, int8: bool) -> None:
         )
 
 
+def _line(name: str) -> str:
+    """Return a class's name as a line of text; as JSON, in quotes, where it is none as it is."""
+    is_text = name.encode(errors="ignore").decode() == name
+    is_line = name.splitlines() == [name] and not name.startswith('"')
+    return name if is_text and is_line else json.dumps(name)
+
+
 def _write_beside(staged: Path, head: Head, form: Format, result: Exported) -> None:
     spec = head.model.spec
     preprocessing = {
@@ -333,9 +340,7 @@ def _write_beside(staged: Path, head: Head, form: Format, result: Exported) -> N
         "inside_the_network": "the scaling to numbers, the normalisation, the temperature",
     }
     write_text(staged / "preprocessing.json", runs.as_json(preprocessing))
-    # Names may hold line breaks, which a list of lines cannot.
-    lines = [json.dumps(one) if "\n" in one else one for one in head.classes]
-    write_text(staged / "classes.txt", "".join(f"{one}\n" for one in lines))
+    write_text(staged / "classes.txt", "".join(f"{_line(name)}\n" for name in head.classes))
     write_text(staged / "card.json", head.card.to_json() + "\n")
     write_text(staged / "comparison.json", runs.as_json(result.plain()))
     write_text(staged / "README.md", model_card(head.card, form, result.plain()))

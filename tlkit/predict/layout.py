@@ -63,13 +63,13 @@ class Layout:
             pyarrow.float64() if name.startswith(NUMBERS) else pyarrow.string()
             for name in self.columns
         ]
-        cells = [[_cell(row[i]) for row in rows] for i in range(len(kinds))]
+        cells = [[as_cell(row[i]) for row in rows] for i in range(len(kinds))]
         arrays = [pyarrow.array(each, kind) for each, kind in zip(cells, kinds, strict=True)]
         return pyarrow.table(dict(zip(self.columns, arrays, strict=True)))
 
 
-def _cell(value: Any) -> Any:
-    """A name of a file may be no text."""
+def as_cell(value: Any) -> Any:
+    """Return a value as Parquet takes it: the bytes of a name that are no UTF-8 as \\udcXX."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode() if value else None
     return value

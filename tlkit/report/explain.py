@@ -29,13 +29,16 @@ from tlkit.backbone import InputSpec
 from tlkit.data.images import BadImage, Pixels, Unreadable, read
 from tlkit.data.transforms import plain
 from tlkit.errors import OptionError, pick
-from tlkit.files import write_bytes
+from tlkit.files import shortened, write_bytes
 from tlkit.model.assemble import Assembled
 from tlkit.model.device import compute_on
 from tlkit.model.heads import Scale
 from tlkit.predict.dense import features_of_black, takes_the_mean
 from tlkit.predict.run import Prediction
 from tlkit.settings import with_own_settings
+
+LONGEST_STEM = 240
+"""Bytes of a picture's name: a number and an ending come to it, and most disks take 255."""
 
 PX = 448
 """Side of a picture, at least."""
@@ -243,7 +246,7 @@ def _large(spec: InputSpec, image: Pixels) -> Pixels:
 
 def picture_names(paths: Sequence[Path]) -> list[str]:
     """For each image the name of its picture: its own, numbered where several would have one."""
-    stems = [path.stem for path in paths]
+    stems = [shortened(path.stem, LONGEST_STEM) for path in paths]
     if len({one.casefold() for one in stems}) == len(stems):
         return [f"{one}.png" for one in stems]
     return [f"{number:05d}-{one}.png" for number, one in enumerate(stems, start=1)]

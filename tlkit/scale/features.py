@@ -32,6 +32,7 @@ from tlkit.options import (
     own_parameters,
     signature,
 )
+from tlkit.predict.layout import as_cell
 from tlkit.scale.job import Job, begin
 from tlkit.scale.pool import Written, refuse_missing, run
 from tlkit.settings import with_own_settings
@@ -173,7 +174,8 @@ def _list(folder: Path) -> Iterator[pyarrow.Table]:
 
     for part in scan_parts(folder).named.values():
         paths = [os.fsencode(one) for one in part.paths]
-        labels = [part.classes[one] for one in part.labels]
+        classes = [as_cell(name) for name in part.classes]
+        labels = [classes[label] for label in part.labels]
         yield pyarrow.table(
             {
                 "path": pyarrow.array(paths, pyarrow.binary()),

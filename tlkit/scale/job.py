@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.card import sha256_of
 from tlkit.errors import ClusterError, RunFolderError, briefly, few, listing, raise_machine_error
-from tlkit.files import remove_abandoned
+from tlkit.files import json_text, remove_abandoned
 from tlkit.scale.places import inside, is_uri, make_folder, names, on_disk, opened, read, write
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _remove_abandoned(out: str) -> None:
 
 def write_json(place: str, data: Any) -> None:
     """Raises `DiskError`."""
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(data, indent=2) + "\n"
     write(place, text.encode("utf-8", "surrogateescape"))
 
 
