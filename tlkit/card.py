@@ -10,9 +10,11 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -26,6 +28,7 @@ LARGEST = 16 << 20
 DEEPEST = 32
 """Levels of lists and objects, one in another."""
 LEAST_TEMPERATURE = 1e-3
+LARGEST_INTEGER = (1 << 63) - 1
 QUANTILES = 101
 """Of a calibration's similarities."""
 
@@ -158,10 +161,23 @@ def _off(card: Card) -> str:
         return f"the precision {card.precision}"
     if not LEAST_TEMPERATURE <= card.calibration.temperature <= 1 / LEAST_TEMPERATURE:
         return f"the temperature {card.calibration.temperature}"
+    if why := _off_thresholds(card.calibration.thresholds):
+        return why
+    if min([*card.images.values(), card.calibration.images, card.weights.classes or 0]) < 0:
+        return "fewer than 0 images or classes"
     similarities = card.calibration.similarities
     if list(similarities) != sorted(similarities) or len(similarities) not in (0, QUANTILES):
         return "quantiles that do not grow, or are not all there"
     return ""
+
+
+def _off_thresholds(thresholds: tuple[tuple[float, float], ...]) -> str:
+    """Say what is wrong with thresholds; empty where nothing is."""
+    flat = [number for pair in thresholds for number in pair]
+    if not all(0 <= number <= 1 for number in flat):
+        return "thresholds that are no probabilities"
+    grow = all(a < c and b < d for (a, b), (c, d) in pairwise(thresholds))
+    return "" if grow else "thresholds that do not grow"
 
 
 def refused(path: Path, found: str, expected: str, do: str) -> HeadFileError:
@@ -192,13 +208,29 @@ def _as(kind: Any, value: Any, where: str, levels: int) -> Any:
             **{name: _as(one, value[name], name, levels - 1) for name, one in hints.items()}
         )
     if origin is tuple and isinstance(value, list):
-        return tuple(_as(inner[0], one, where, levels - 1) for one in value)
+        return _as_tuple(inner, value, where, levels)
     if (origin is Mapping or kind is Any) and isinstance(value, dict):
         item = inner[1] if inner else Any
         return {name: _as(item, one, where, levels - 1) for name, one in value.items()}
     if kind is Any and isinstance(value, list):
         return [_as(Any, one, where, levels - 1) for one in value]
+    if not _is_usable(kind, value):
+        raise TypeError(f"{where}: {str(value)[:20]}, which is no number of 64 bits")
     allowed = inner if origin is UnionType else {float: (float, int)}.get(kind, (kind,))
     if kind is not Any and type(value) not in allowed:
         raise TypeError(f"{where}: a {type(value).__name__}")
     return value
+
+
+def _as_tuple(kinds: tuple[Any, ...], value: list[Any], where: str, levels: int) -> tuple[Any, ...]:
+    """Convert a list to a tuple of so many values, or of any number of one kind."""
+    if kinds[-1] is not Ellipsis and len(value) != len(kinds):
+        raise TypeError(f"{where}: {len(value)} values in the place of {len(kinds)}")
+    return tuple(_as(kinds[0], item, where, levels - 1) for item in value)
+
+
+def _is_usable(kind: Any, value: Any) -> bool:
+    """Tell whether a value is no number that arithmetic fails on."""
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_INTEGER
+    return kind is not float or not isinstance(value, float) or math.isfinite(value)

@@ -38,6 +38,16 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", re.ASCII)
+"""Of a distribution (PEP 508)."""
+
+VERSION = re.compile(
+    r"(?:\d{1,9}!)?\d{1,9}(?:\.\d{1,9}){0,9}(?:(?:a|b|rc)\d{1,9})?(?:\.post\d{1,9})?(?:\.dev\d{1,9})?"
+    r"(?:\+[a-z0-9]+(?:[._-][a-z0-9]+){0,9})?",
+    re.ASCII,
+)
+"""Of a distribution (PEP 440), written as its metadata has it."""
+
 
 class TlkitError(Exception):
     """An error that says what was found, what was expected and what to do.
@@ -325,6 +335,16 @@ def address(path: Path) -> str:
     """
     match = ADDRESS.match(str(path))
     return f"{match[1]}://{match[2]}" if match else ""
+
+
+def install_command(distribution: str, version: str = "") -> str:
+    """Return the command that installs a distribution; "" for what can be no name or version.
+
+    Both may be the word of a file from anybody: nothing else of it gets into a command line.
+    """
+    if not NAME.fullmatch(distribution) or (version and not VERSION.fullmatch(version)):
+        return ""
+    return f"pip install {distribution}" + (f"=={version}" if version else "")
 
 
 def briefly(error: BaseException, most: int = 200) -> str:

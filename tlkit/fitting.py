@@ -36,7 +36,7 @@ from tlkit.data.manifest import MANY
 from tlkit.data.names import Names, Paths
 from tlkit.data.split import folds, split
 from tlkit.data.transforms import PRESETS
-from tlkit.errors import FitEnded, FolderError, OptionError, RunFolderError, few
+from tlkit.errors import FitEnded, FolderError, OptionError, RunFolderError, few, shell_word
 from tlkit.files import (
     as_path,
     new_folder,
@@ -139,7 +139,7 @@ def fit_events(
     _refuse_different(parts)
     yield from _about(parts)
     for doubt in brief(parts):
-        yield Note(text=f"{doubt} (tlkit check {folder} lists them)")
+        yield Note(text=f"{doubt} (tlkit check {shell_word(str(folder))} lists them)")
     yield from _about_to_read(parts)
     fit = _identity(options, chosen, parts)
     if resume and (began_again() or not overwrite):

@@ -23,7 +23,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from tlkit.backbone import Backbone, Family
-from tlkit.errors import PluginError, TlkitError, unknown
+from tlkit.errors import PluginError, TlkitError, shell_word, unknown
 
 log = logging.getLogger("tlkit")
 
@@ -294,5 +294,6 @@ def _broken(broken: Broken) -> PluginError:
         f"the plugin for '{found.name}' does not load",
         found=f"{found.distribution} {found.version}, {found.value}: {broken.reason}",
         expected="an importable plugin",
-        do=f"update or remove it (pip uninstall {found.distribution}), or tell its author",
+        do=f"update or remove it (pip uninstall {shell_word(found.distribution)}), or tell its "
+        "author",
     )

@@ -35,6 +35,7 @@ from tlkit.errors import (
     briefly,
     few,
     raise_machine_error,
+    shell_word,
 )
 from tlkit.files import (
     as_path,
@@ -103,7 +104,7 @@ class _Run:
     @property
     def moved(self) -> str:
         """How to say where the photos are now."""
-        return f"if they were moved: tlkit report {shlex.quote(str(self.place))} --photos FOLDER"
+        return f"if they were moved: tlkit report {shell_word(str(self.place))} --photos FOLDER"
 
 
 def write_report(
@@ -282,7 +283,7 @@ def _images(read: _Run, folder: str | Path | None) -> tuple[Catalog | None, str]
         expected="the test part of the folder that was learnt from, or what the fit has written "
         f"down; it writes no more than {runs.MOST_TOLD} probabilities, and none where no class has "
         "two images",
-        do=f"name a folder with known classes: tlkit report {shlex.quote(str(read.place))} FOLDER"
+        do=f"name a folder with known classes: tlkit report {shell_word(str(read.place))} FOLDER"
         + (f"; {read.moved}" if read.parts is None and read.learnt_from else ""),
     )
 

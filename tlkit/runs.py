@@ -40,7 +40,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from tlkit.errors import OptionError, RunFolderError, briefly, raise_machine_error
+from tlkit.errors import (
+    OptionError,
+    RunFolderError,
+    briefly,
+    raise_machine_error,
+    shell_word,
+)
 from tlkit.files import (
     as_list,
     as_path,
@@ -167,7 +173,7 @@ def refuse_among_photos(run: Path, folder: Path) -> None:
             "the run folder and the photo folder are one inside the other",
             found=f"run folder {one}, photos {other}",
             expected="a run folder elsewhere",
-            do=f"name one: --out {other.parent / 'runs' / other.name}",
+            do=f"name one: --out {shell_word(str(other.parent / 'runs' / other.name))}",
         )
 
 

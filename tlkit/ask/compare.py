@@ -34,7 +34,7 @@ from tlkit.ask.paired import (
 from tlkit.data.batches import even_parts
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.images import BadImage, refuse
-from tlkit.errors import FolderError, OptionError, listing
+from tlkit.errors import FolderError, OptionError, listing, shell_word
 from tlkit.files import (
     as_path,
     new_folder,
@@ -265,7 +265,11 @@ def _overlaps(run: Path, parts: Parts, catalog: Catalog) -> list[str]:
             found=f"--on {catalog.root}, fitted on {parts.train.root}",
             expected="images that no head has learnt from: by heart is not as good",
             do="name others"
-            + (f", such as --on {parts.test.root}" if parts.test is not None else ""),
+            + (
+                f", such as --on {shell_word(str(parts.test.root))}"
+                if parts.test is not None
+                else ""
+            ),
         )
     if parts.val is not None and _shares(parts.val, catalog):
         return [f"{run} was chosen by these images: its scores are a little too good"]

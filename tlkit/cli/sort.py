@@ -132,6 +132,7 @@ def _name(left: Sequence[Left]) -> None:
 def _tell(result: Sorted) -> None:
     """The table, and what it means."""
     from tlkit.cli import show
+    from tlkit.errors import shell_word
 
     show.table(
         ["class", "photos", "mean probability", "likely wrong", "folder"],
@@ -158,4 +159,4 @@ def _tell(result: Sorted) -> None:
         f"likely in the wrong folder: {result.wrong:.1f} (95 %: {low:.1f} to {high:.1f}), if the "
         "probabilities are right: of photos like those that the head was judged by"
     )
-    click.echo(f"tlkit sort --undo {show.one_line(str(result.out))} takes it back", err=True)
+    click.echo(f"tlkit sort --undo {shell_word(str(result.out))} takes it back", err=True)

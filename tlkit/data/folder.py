@@ -319,7 +319,7 @@ def scan_for_judging(folder: Path) -> Catalog:
         f"{folder} has nothing to evaluate on",
         found=f"the folder {train.name}, and neither test nor val",
         expected="images that were not learnt from",
-        do=f"add a test folder, or name the images: tlkit evaluate {train}",
+        do=f"add a test folder, or name the images: tlkit evaluate {shell_word(str(train))}",
     )
 
 

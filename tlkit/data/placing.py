@@ -47,7 +47,7 @@ from tlkit.data.journal import (
     unreadable,
 )
 from tlkit.data.signature import is_ours, sign
-from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError
+from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError, shell_word
 from tlkit.files import disk_errors, refuse_occupied, rename_new, sync_folder
 
 JOURNAL = "undo.jsonl"
@@ -130,7 +130,8 @@ def begin(ground: Ground, asked: Mapping[str, Any]) -> None:
             f"{ground.out} holds photos that were sorted in another way",
             found=f"other {other}" + (f": {there.get(other)}" if other in there else ""),
             expected="the same command, which goes on, or a new folder",
-            do=f"name another folder, or take these back first: tlkit sort --undo {ground.out}",
+            do="name another folder, or take these back first: tlkit sort --undo "
+            + shell_word(str(ground.out)),
         )
 
 
