@@ -17,7 +17,14 @@ import tlkit
 from tlkit import ImageClassifier
 from tlkit.data.folder import scan
 from tlkit.data.images import read
-from tlkit.errors import DataError, ImageError, OptionError, UnknownName
+from tlkit.errors import (
+    DataError,
+    ImageError,
+    OptionError,
+    OptionWithoutEffect,
+    OptionWithoutEffectWarning,
+    UnknownName,
+)
 from tlkit.train.bank import Extractor
 
 
@@ -235,3 +242,68 @@ def test_scikit_learns_own_checks_are_passed():
     assert len(passed) > 40
     others = {one["check_name"] for one in found if one["status"] not in ("passed", "skipped")}
     assert others <= set(NOT_KEPT)
+
+
+def test_an_option_without_effect_is_a_warning_that_names_it_and_changes_nothing(data, fitted):
+    with pytest.warns(OptionWithoutEffectWarning) as caught:
+        warned = ImageClassifier(backbone="tiny", dropout=0.5, lr=0.1).fit(*data)
+    said = " ".join(str(one.message) for one in caught)
+    assert "--dropout 0.5" in said
+    assert "--lr 0.1" in said
+    assert np.array_equal(warned.predict_proba(data[0]), fitted.predict_proba(data[0]))
+    assert "dropout" not in warned.card_.options or warned.card_.options["dropout"] != 0.5
+
+
+def test_an_option_without_effect_is_an_error_outside_of_the_estimator(colours):
+    with pytest.raises(OptionWithoutEffect, match="--dropout"):
+        tlkit.fit(colours, backbone="tiny", dropout=0.5)
+
+
+def test_a_search_over_options_that_some_heads_lack_fits_every_combination(data):
+    images = ImageClassifier(backbone="tiny", epochs=2)
+    grid = {"head": ["linear", "mlp"], "dropout": [0.0, 0.3]}
+    with pytest.warns(OptionWithoutEffectWarning, match="--dropout"):
+        search = GridSearchCV(images, grid, cv=2, error_score="raise").fit(*data)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_a_whole_weight_counts_as_the_image_given_so_often(data):
+    paths, labels = np.array(data[0]), data[1]
+    weights = np.random.default_rng(3).integers(0, 4, len(paths))
+    weights[:2], weights[8:10], weights[16:18] = 1, 2, 3
+    images = ImageClassifier(backbone="tiny")
+    weighted = clone(images).fit(paths, labels, sample_weight=weights)
+    given = clone(images).fit(np.repeat(paths, weights), np.repeat(labels, weights))
+    assert np.array_equal(weighted.predict_proba(paths), given.predict_proba(paths))
+    assert weighted.card_.images == given.card_.images
+
+
+def test_a_weight_of_0_leaves_an_image_and_a_class_out(data):
+    paths, labels = np.array(data[0]), data[1]
+    weights = (labels != "red").astype(float)
+    images = ImageClassifier(backbone="tiny").fit(paths, labels, sample_weight=weights)
+    assert list(images.classes_) == ["blue", "green"]
+
+
+@pytest.mark.parametrize("weight", [1, 0.25, 7])
+def test_weights_that_are_all_alike_change_nothing(data, fitted, weight):
+    same = ImageClassifier(backbone="tiny").fit(*data, sample_weight=[weight] * len(data[0]))
+    assert np.array_equal(same.predict_proba(data[0]), fitted.predict_proba(data[0]))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([1.0] * 3, "shape"),
+        ([[1.0]] * 24, "shape"),
+        ([0.5, 1] * 12, "whole numbers"),
+        ([1, 10**6] * 12, "whole numbers"),
+        ([-1, 1] * 12, "negative"),
+        ([float("nan"), 1] * 12, "negative"),
+        ([0] * 24, "all 0"),
+        (["a"] * 24, "no numbers"),
+    ],
+)
+def test_weights_that_cannot_be_kept_exactly_are_refused_in_words(data, weights, words):
+    with pytest.raises(DataError, match=words):
+        ImageClassifier(backbone="tiny").fit(*data, sample_weight=weights)

@@ -6,6 +6,7 @@ nothing else in the package prints or exits.
 
     TlkitError
     ├── OptionError          an option has a value it cannot have, or one that would be ignored
+    │   ├── OptionWithoutEffect   an option that was set and would be ignored
     │   └── UnknownName      a name that is not in a table: lists what is, and the nearest
     ├── DataError            images or labels, given from Python, that cannot be learnt from
     ├── FolderError          a folder that is not an image folder, or too small to learn from
@@ -81,6 +82,17 @@ def _rebuild(kind: type[TlkitError], about: str, found: str, expected: str, do: 
 
 class OptionError(TlkitError):
     """An option has a value that it cannot have, or one that would be ignored."""
+
+
+class OptionWithoutEffect(OptionError):
+    """An option that was set and would be ignored."""
+
+    names: tuple[str, ...] = ()
+    """The options."""
+
+
+class OptionWithoutEffectWarning(UserWarning):
+    """An option has no effect beside the others; `tlkit.ImageClassifier` goes on without it."""
 
 
 class UnknownName(OptionError):

@@ -12,8 +12,10 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,15 @@ from tlkit.data.folder import Catalog, Parts
 from tlkit.data.images import refuse
 from tlkit.data.names import Names
 from tlkit.data.transforms import augmentation
-from tlkit.errors import DataError, few, unknown
+from tlkit.errors import (
+    DataError,
+    OptionWithoutEffect,
+    OptionWithoutEffectWarning,
+    few,
+    unknown,
+)
 from tlkit.files import write_bytes
-from tlkit.fitting import fit_parts
+from tlkit.fitting import Fitted, fit_parts
 from tlkit.model.device import Compute, compute_on
 from tlkit.options import Declared, FitOptions, declared
 from tlkit.plugins import choose
@@ -49,6 +57,9 @@ from tlkit.settings import with_own_settings
 from tlkit.steps import finish
 from tlkit.train.bank import extractor
 from tlkit.train.judge import bank_outputs, probabilities
+
+MOST_REPEATED = 1000
+"""Largest sample weight."""
 
 NOT_HERE = ("folds", "group_by")
 """Options of a fit that scikit-learn has words of its own for."""
@@ -97,16 +108,25 @@ class ImageClassifier(
     )
 
     @with_own_settings
-    def fit(self, X: Any, y: Any) -> ImageClassifier:
-        """Fit a head on N images and their labels. Returns the estimator."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ImageClassifier:
+        """Fit a head on N images and their labels. Returns the estimator.
+
+        `sample_weight` (N,) are whole numbers: an image counts in every part of the fit as if it
+        were given so many times, 0 leaves it out. Weights that are all alike change nothing. Others
+        are refused: the choice of the penalty by held-out images has no exact meaning for them.
+        """
         options = FitOptions.of({one.name: getattr(self, one.name) for one in PARAMETERS})
         if y is None:
             raise _refused("requires y to be passed, but the target y is None", "a label for each")
         check_classification_targets(y)
         values = column_or_1d(y, warn=True)
-        classes, labels = np.unique(values, return_inverse=True)
-        with _files(X) as paths:
-            _must_match(len(paths), labels, classes)
+        with _files(X) as given:
+            if len(values) != len(given):
+                raise _refused(f"{len(given)} images and {len(values)} labels", "one for each")
+            places = _repeated(sample_weight, len(given))
+            paths = [given[place] for place in places]
+            classes, labels = np.unique(values[places], return_inverse=True)
+            _must_match(labels, classes)
             catalog = Catalog(
                 root=Path(),
                 classes=tuple(map(str, classes)),
@@ -114,7 +134,7 @@ class ImageClassifier(
                 labels=labels.astype(np.int64),
             )
             parts = Parts(train=catalog, val=None, test=None)
-            fitted = finish(fit_parts(options, choose(options.backbone), parts))
+            fitted, options = _fitted(options, parts)
         trained = fitted.trained
         self.classes_ = classes
         self.card_: Card = fitted.card
@@ -214,6 +234,21 @@ class ImageClassifier(
         return tags
 
 
+def _fitted(options: FitOptions, parts: Parts) -> tuple[Fitted, FitOptions]:
+    """Fit with the options that have an effect, and return these; warn of the others.
+
+    A search tries every combination, and in some of them an option has nothing to act on.
+    """
+    while True:
+        try:
+            return finish(fit_parts(options, choose(options.backbone), parts)), options
+        except OptionWithoutEffect as error:
+            message = f"{error.found} has no effect here and is left out; it wants {error.expected}"
+            warnings.warn(message, OptionWithoutEffectWarning, stacklevel=3)
+            plain = FitOptions()
+            options = replace(options, **{name: getattr(plain, name) for name in error.names})
+
+
 @contextmanager
 def _files(X: Any) -> Iterator[list[Path]]:
     """The images as files; arrays are written to a folder that goes when the block ends."""
@@ -264,12 +299,37 @@ def _pixels(image: Any, number: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _must_match(images: int, labels: NDArray[np.int64], classes: NDArray[Any]) -> None:
-    """Raise `DataError` for labels that do not go with the images, or say too little."""
+def _repeated(sample_weight: Any, images: int) -> NDArray[np.int64]:
+    """Return positions of the images, each as often as its weight says. Raises `DataError`."""
+    if sample_weight is None:
+        return np.arange(images)
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise _refused("sample weights that are no numbers", "a number for each image") from error
+    if weights.shape != (images,):
+        raise _refused(
+            f"sample_weight of shape {weights.shape}: Sample weights must be 1D, and one for each",
+            f"shape ({images},)",
+        )
+    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+        raise _refused("sample weights that are negative, all 0, or no numbers", "0 or more")
+    if (weights == weights[0]).all():
+        return np.arange(images)
+    if not (weights == np.rint(weights)).all() or weights.max() > MOST_REPEATED:
+        raise _refused(
+            "sample weights that are no whole numbers, or large ones",
+            f"whole numbers up to {MOST_REPEATED}: an image counts as if it were given so often",
+        )
+    counts = weights.astype(np.int64)
+    # The loss is a mean: what all have in common changes nothing.
+    return np.repeat(np.arange(images), counts // np.gcd.reduce(counts))
+
+
+def _must_match(labels: NDArray[np.int64], classes: NDArray[Any]) -> None:
+    """Raise `DataError` for labels that say too little to learn from."""
     names = [str(one) for one in classes]
     counts = np.bincount(labels, minlength=len(classes))
-    if len(labels) != images:
-        raise _refused(f"{images} images and {len(labels)} labels", "a label for each image")
     if len(classes) < 2:
         raise _refused(f"one class: {few(names)}", "labels of at least two classes")
     if lone := [name for name, count in zip(names, counts, strict=True) if count < 2]:

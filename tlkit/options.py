@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from tlkit import values
-from tlkit.errors import OptionError, listing, unknown
+from tlkit.errors import OptionError, OptionWithoutEffect, listing, unknown
 
 Options = TypeVar("Options", bound="Checked")
 
@@ -155,15 +155,17 @@ class Checked:
         }
 
     def refuse(self, names: Sequence[str], because: str) -> None:
-        """Raise `OptionError` if one of these options was set although it would have no effect."""
+        """Raise `OptionWithoutEffect` if one of these was set although it would be ignored."""
         idle = [name for name in names if name in self.changed()]
         if idle:
-            raise OptionError(
+            error = OptionWithoutEffect(
                 "an option would be ignored",
                 found=", ".join(_as_typed(one, getattr(self, one)) for one in idle),
                 expected=because,
                 do="leave it out, or change what makes it idle",
             )
+            error.names = tuple(idle)
+            raise error
 
 
 def _as_typed(name: str, value: Any) -> str:
