@@ -341,7 +341,7 @@ def _not_an_image(data: bytes) -> str:
     remedy = signatures.remedy(kind)
     if kind == "a HEIC photo" and find_spec("pillow_heif"):
         remedy = "it is damaged, or of a kind that pillow-heif does not read"
-    known = ": ".join(part for part in (kind, remedy) if part)
+    known = ": ".join(part for part in (kind, remedy) if part) if kind != "text" else ""
     return f"not an image that Pillow knows{f', but {known}' if known else ''}"
 
 
