@@ -11,7 +11,6 @@ Next door: train/store.py, which writes and reads the rows.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -105,9 +104,14 @@ def begin(path: Path, about: Mapping[str, str]) -> FileLock:
     """Make an entry, or note that it is used, and hold it: it is not deleted until the lock is
     released, or the process ends. Any number of processes may hold one. Raises `DiskError`.
     """
+    if path.parts[0].startswith("~"):
+        raise DiskError(
+            f"{path} cannot be written",
+            found="no home folder",
+            expected="one, or the name of another folder",
+            do="set TLKIT_CACHE to a folder",
+        )
     with disk_errors(path):
-        if path.parts[0].startswith("~"):
-            raise OSError(errno.ENOENT, "there is no home folder")
         path.mkdir(parents=True, exist_ok=True)
         is_held(path)  # which removes the locks of those that were killed
         lock = _own_lock(path)

@@ -11,7 +11,6 @@ Next door: device.py (device and precision), which also runs what is still being
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import sys
@@ -466,7 +465,12 @@ def _convert(module: nn.Module, example: Tensor, place: Path, *, any_size: bool)
         try:
             openvino.save_model(network, Path(beside) / NETWORK, compress_to_fp16=False)
         except RuntimeError as error:  # it can be described: what fails is the disk
-            raise OSError(errno.EIO, briefly(error), str(place)) from error
+            raise DiskError(
+                f"{place} cannot be written",
+                found=briefly(error),
+                expected="a disk with room, and the permission to write",
+                do="free some space",
+            ) from error
         # The numbers first: the description says that all is there.
         for name in (numbers, NETWORK):
             (Path(beside) / name).replace(place / name)

@@ -246,8 +246,8 @@ class Extractor:
             self.store.refresh()
             exchange(self.store, keys.ravel())
         places = self.store.find(keys)
-        if (places < 0).any():  # refused while it was taken over from another process
-            raise self.store.refused or RuntimeError("unreachable: a row that was computed is lost")
+        if (places < 0).any() and self.store.refused is not None:
+            raise self.store.refused  # when it came from another process
         return Bank(
             rows=self.store.rows,
             places=places,
