@@ -127,6 +127,22 @@ def test_without_labels_it_is_compared_and_not_judged(head, colours, tmp_path):
     assert (one.images, one.accuracy, one.accuracy_of_head) == (5, None, None)
 
 
+def test_an_image_that_is_exchanged_meanwhile_is_the_same_for_both(head, tmp_path, monkeypatch):
+    """Each is read once: else a sound export would be refused, or a broken one pass."""
+    photos = make_folder(tmp_path / "photos", per_class=1)
+    paths = sorted(photos.rglob("*.png"))
+
+    def exchanged(path, **how):
+        found = read(path, **how)
+        path.write_bytes(b"no image any more")
+        return found
+
+    monkeypatch.setattr("tlkit.export.read", exchanged)
+    one = finish(export(head.head, to="torch", images=paths, out=tmp_path / "out"))
+    assert one.images == 3
+    assert one.largest_change < 1e-5
+
+
 def test_it_lies_beside_its_run_where_no_place_is_named(head):
     one = finish(export(head.head, to="torch"))
     assert one.folder.name == "run-torch"

@@ -575,3 +575,13 @@ def test_offline_means_that_nobody_is_asked(cache, monkeypatch, value, asked):
     with pytest.raises(WeightsError, match="a-0123abcd" if asked else "TLKIT_OFFLINE is set"):
         obtain([one], "x")
     assert bool(asking) == asked
+
+
+def test_a_place_for_downloads_that_cannot_be_written_is_said_so(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.delenv("TLKIT_OFFLINE", raising=False)
+    source = TorchHubFile("https://example.invalid/a-12345678.pth")
+    with pytest.raises(WeightsError, match="no place to download") as caught:
+        source.fetch()
+    assert "TORCH_HOME" in caught.value.do

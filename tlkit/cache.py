@@ -2,7 +2,8 @@
 
 One folder for each kind of rows, with `about.json`, which says what they were made of. Its time of
 change is when it was last used. Nothing in it is needed: it may be deleted at any time, but for
-what a process is using just now, which holds a lock in it.
+what a process is using just now, which holds a lock in it. Where it cannot be written, tlkit goes
+on without it and says so once.
 TLKIT_CACHE names another place, TLKIT_CACHE_GB another limit.
 Next door: train/store.py, which writes and reads the rows.
 """
@@ -11,19 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from tlkit.errors import OptionError, pick
+from tlkit.errors import DiskError, OptionError, pick
 from tlkit.files import disk_errors, is_locked, json_text, write_text
+
+log = logging.getLogger("tlkit")
 
 ABOUT = "about.json"
 LOCK = ".lock"
@@ -50,7 +54,8 @@ class Entry:
 def root() -> Path:
     """The folder of the cache, which need not be there."""
     named = os.environ.get("TLKIT_CACHE", "")
-    return Path(named).expanduser() if named else user_cache_path("tlkit")
+    # Not Path.expanduser, which fails where there is no home folder; `begin` then says so.
+    return Path(os.path.expanduser(named)) if named else user_cache_path("tlkit")
 
 
 def limit() -> int:
@@ -67,6 +72,30 @@ def limit() -> int:
     )
 
 
+_refused: set[Path] = set()
+"""Folders of caches of which was said that they cannot be written."""
+
+
+def go_without(error: DiskError) -> None:
+    """Say that the cache cannot be written, once in a process: it saves time and nothing else."""
+    if root() not in _refused:
+        _refused.add(root())
+        why = error.found.replace("\n", " ")
+        log.warning(
+            "the cache in %s cannot be written (%s): going on without it; "
+            "TLKIT_CACHE names another folder", root(), why,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def if_it_can_be_written() -> Iterator[None]:
+    """Leave the block where the cache cannot be written, and say so."""
+    try:
+        yield
+    except DiskError as error:
+        go_without(error)
+
+
 PROBE_S = 10.0
 """More than it takes to see whether a lock is held."""
 
@@ -75,6 +104,13 @@ def begin(path: Path, about: Mapping[str, str]) -> FileLock:
     """Make an entry, or note that it is used, and hold it: it is not deleted until the lock is
     released, or the process ends. Any number of processes may hold one. Raises `DiskError`.
     """
+    if path.parts[0].startswith("~"):
+        raise DiskError(
+            f"{path} cannot be written",
+            found="no home folder",
+            expected="one, or the name of another folder",
+            do="set TLKIT_CACHE to a folder",
+        )
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         is_held(path)  # which removes the locks of those that were killed
@@ -97,7 +133,8 @@ def _own_lock(path: Path) -> FileLock:
 def end(lock: FileLock) -> None:
     """Let go of an entry."""
     lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # `is_held` removes it, once it may be
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def is_held(path: Path) -> bool:

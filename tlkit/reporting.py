@@ -21,10 +21,14 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tlkit import artifact, runs
 from tlkit.artifact import Head
 from tlkit.card import Card
 from tlkit.data.audit import Audit, audit
+from tlkit.data.digests import states
 from tlkit.data.folder import Catalog, Parts, scan_for_judging, scan_parts
 from tlkit.data.quarantine import Move, moved
 from tlkit.errors import (
@@ -57,7 +61,7 @@ from tlkit.options import (
 from tlkit.predict.ensemble import check, match
 from tlkit.predict.tta import views_of
 from tlkit.report.evaluation import look, warm
-from tlkit.report.page import written
+from tlkit.report.page import Report, written
 from tlkit.report.part import Policy, Subject
 from tlkit.settings import with_own_settings
 from tlkit.steps import Tick, finish
@@ -154,10 +158,14 @@ def report_events(
     catalog, judged = _images(read, folder)
     if catalog is None:
         subject = _told(read, options, weights)
+        found, quarantine = yield from _data(read, options)
+        report = written(replace(subject, audit=found, moved=quarantine))
     else:
+        before = states(catalog.paths)
         subject = yield from _looked(read, catalog, judged, options, weights)
-    found, quarantine = yield from _data(read, options)
-    report = written(replace(subject, audit=found, moved=quarantine))
+        found, quarantine = yield from _data(read, options)
+        subject = replace(subject, audit=found, moved=quarantine)
+        report = _written_as_judged(subject, catalog, before)
     with new_folder(place, replace=runs.REPORT_FILES) as staged:
         write_text(staged / "report.html", report.html)
         write_text(staged / "report.json", _strict(report.data))
@@ -172,6 +180,20 @@ def report_events(
             f"{one['part']} of {one['package']}: {one['reason']}" for one in report.data["broken"]
         ),
     )
+
+
+def _written_as_judged(subject: Subject, catalog: Catalog, before: NDArray[np.int64]) -> Report:
+    """The report, without pictures of images that are not as they were when they were judged."""
+    while True:
+        same = (states(catalog.paths) == before).all(axis=1)
+        shown = {path for path, unchanged in zip(catalog.paths, same, strict=True) if unchanged}
+        known = replace(
+            subject, paths=tuple(path if path in shown else None for path in subject.paths)
+        )
+        report = written(known)
+        # One may have changed while its picture was made.
+        if np.array_equal((states(catalog.paths) == before).all(axis=1) & same, same):
+            return report
 
 
 def _refuse_others(place: Path) -> None:

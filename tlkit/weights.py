@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -223,8 +224,8 @@ class TorchHubFile:
 
         path = self.path()
         if not path.is_file():
+            self._refuse_unwritable(path)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 # The file name carries the first digits of its digest: torch.hub checks them.
                 torch.hub.download_url_to_file(
                     self.url, str(path), hash_prefix=_hash_in_name(path), progress=True
@@ -232,6 +233,20 @@ class TorchHubFile:
             except (OSError, RuntimeError, HTTPException) as error:
                 raise not_here(self.url, str(path), error) from error
         return read_state(path)
+
+    def _refuse_unwritable(self, path: Path) -> None:
+        """Raise `WeightsError` where a download has no place."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise WeightsError(
+                "the weights are not on this machine, and there is no place to download them to",
+                found=f"{path.parent}: {briefly(error)}",
+                expected="a folder that can be written",
+                do=f"set TORCH_HOME to one, or fetch {self.url} elsewhere: --weights FILE",
+            ) from error
 
 
 def _hash_in_name(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from tlkit.data import folder as scanning
 from tlkit.data import manifest
 from tlkit.data.digests import digests
 from tlkit.data.folder import scan
-from tlkit.errors import FolderError
+from tlkit.errors import DiskError, FolderError
 
 
 @pytest.fixture(autouse=True)
@@ -207,3 +207,25 @@ def test_what_is_held_is_what_was_read_as_far_as_there_is_room(place):
     assert len(there) == 2
     assert all(catalog.paths[number].read_bytes() == one for number, one in there.items())
     assert [held.take(number) for number in range(len(catalog))] == [None] * len(catalog)
+
+
+def test_a_cache_that_can_be_read_alone_is_read(place, listed, read, monkeypatch):
+    first = digests(scan(place).paths)
+    listed.clear()
+
+    def refused(*args):
+        raise DiskError("no", found="Read-only file system", expected="", do="")
+
+    monkeypatch.setattr("tlkit.cache.begin", refused)
+    count = len(read)
+    assert digests(scan(place).paths).tolist() == first.tolist()
+    assert listed == []
+    assert len(read) == count
+    (place / "a" / "1.jpg").write_bytes(b"another")
+    assert digests(scan(place).paths).tolist() != first.tolist()
+
+
+def test_a_cache_that_cannot_be_written_stops_no_scan(place, monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    assert len(set(digests(scan(place).paths).tolist())) == 4

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import tlkit.model.engine as module
 from tlkit import cache
 from tlkit.backbone import InputSpec
-from tlkit.errors import OptionError, UnknownName
+from tlkit.errors import DiskError, OptionError, UnknownName
 from tlkit.model.assemble import Normalise
 from tlkit.model.build import Plan, build
 from tlkit.model.device import compute_on
@@ -263,6 +263,43 @@ def test_what_was_compiled_is_kept_and_made_anew_for_other_code(monkeypatch, fro
     assert torch.allclose(changed, 2 * first, rtol=1e-4)
     start(chosen, frozen, CPU, images[:2], MUCH, keep=True)
     assert len(made) == 2
+
+
+def test_a_cache_that_cannot_be_written_changes_no_engine(monkeypatch, frozen, images, tmp_path):
+    pytest.importorskip("openvino")
+    chosen = choose("openvino", CPU, MUCH)
+    expected = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)(images)
+    entries = cache.entries()
+    assert len(entries) == 1
+
+    def refused(*args):
+        raise DiskError("no", found="Read-only file system", expected="", do="")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "begin", refused)
+        patch.setattr("tlkit.model.engine._convert", lambda *given, **how: pytest.fail("made anew"))
+        runner = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)
+        assert runner.name == "openvino"
+        assert torch.equal(runner(images), expected)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    runner = start(chosen, frozen, CPU, images[:2], MUCH, keep=True)
+    assert runner.name == "openvino"
+    assert torch.equal(runner(images), expected)
+
+
+def test_a_full_disk_of_the_cache_changes_no_engine(monkeypatch, frozen, images):
+    openvino = pytest.importorskip("openvino")
+    save = openvino.save_model
+
+    def full(network, path, **how):
+        if cache.root() in path.parents:
+            raise RuntimeError("Could not write the weights")
+        save(network, path, **how)
+
+    monkeypatch.setattr(openvino, "save_model", full)
+    runner = start(choose("openvino", CPU, MUCH), frozen, CPU, images[:2], MUCH, keep=True)
+    assert runner.name == "openvino"
 
 
 @pytest.mark.parametrize("name", ["eager", "openvino"])

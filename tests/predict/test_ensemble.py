@@ -285,3 +285,28 @@ def test_one_classifier_keeps_its_single_face_and_several_say_what_they_are(file
         several.card  # noqa: B018
     with pytest.raises(OptionError, match="no head to load"):
         load([])
+
+
+def test_heads_on_several_networks_see_one_and_the_same_image(heads, tmp_path, monkeypatch):
+    """One would call what it is now, and the other what it was."""
+    from tlkit.data import pixels
+    from tlkit.predict.shared import groups
+
+    photos = make_folder(tmp_path / "photos", per_class=2)
+    paths = sorted(photos.rglob("*.png"))
+    expected = list(members(heads, paths, PredictOptions()))
+    own, read = pixels.content, []
+
+    def once(path):
+        found = own(path)
+        read.append(path)
+        path.write_bytes(b"no image any more")
+        return found
+
+    monkeypatch.setattr(pixels, "content", once)
+    found = list(members(heads, paths, PredictOptions()))
+    assert len(groups(heads)) > 1
+    assert sorted(read) == paths
+    for some, others in zip(found, expected, strict=True):
+        for one, other in zip(some, others, strict=True):
+            assert np.allclose(one.probabilities, other.probabilities)

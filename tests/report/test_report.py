@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import tlkit
-from tlkit import runs
+from tlkit import reporting, runs
+from tlkit.data.folder import scan
 from tlkit.errors import DiskError, FolderError, OptionError, RunFolderError
 from tlkit.metrics import wilson
 from tlkit.report import page
@@ -320,6 +321,32 @@ def test_where_the_test_images_are_gone_the_validation_images_are_reported_and_t
     assert "the images of the fit" in done.page.read_text() or (
         "the validation images" in done.page.read_text()
     )
+
+
+def test_a_photo_that_has_changed_since_it_was_judged_is_not_shown(
+    subject, colours, tmp_path, monkeypatch
+):
+    """Else the picture beside an answer would be another one than was answered for."""
+    from tlkit.data.digests import states
+
+    shutil.copytree(colours, tmp_path / "photos")
+    catalog = scan(tmp_path / "photos")
+    paths = tuple(catalog.paths)
+    before, shown = states(catalog.paths), []
+    paths[0].write_bytes(paths[1].read_bytes())
+
+    def written(known):
+        shown.append(known.paths)
+        if len(shown) == 1:
+            paths[5].unlink()
+        return len(shown)
+
+    monkeypatch.setattr(reporting, "written", written)
+    rows = np.full((24, 3), 1 / 3)
+    judged = subject(catalog.labels, rows, paths=paths)
+    assert reporting._written_as_judged(judged, catalog, before) == 2
+    assert shown[0] == (None, *paths[1:])
+    assert shown[1] == (None, *paths[1:5], None, *paths[6:])
 
 
 def test_folds_are_told_by_the_heads_that_had_not_learnt(colours, tmp_path):

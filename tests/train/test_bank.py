@@ -330,6 +330,82 @@ def test_what_is_looked_at_and_decoded_is_read_once(colours, monkeypatch):
     assert len(read) == 24
 
 
+@pytest.fixture
+def said(monkeypatch, caplog):
+    """What was said of a cache that cannot be written."""
+    monkeypatch.setattr(cache, "_refused", set())
+    monkeypatch.setattr("tlkit.cache.log.propagate", True)
+    return lambda: [one.getMessage() for one in caplog.records if "cannot be written" in one.msg]
+
+
+def test_a_cache_that_cannot_be_made_is_gone_without_and_said_once(
+    colours, tmp_path, monkeypatch, said
+):
+    expected = every(filled(colours, views=1, preset="none")[3])
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "file" / "cache"))
+    for _ in range(2):
+        assert torch.equal(every(filled(colours, views=1, preset="none")[3]), expected)
+    (line,) = said()
+    assert str(tmp_path / "file" / "cache") in line
+    assert "TLKIT_CACHE names another folder" in line
+
+
+def test_without_a_home_folder_there_is_no_cache_and_no_folder_of_that_name(
+    colours, tmp_path, monkeypatch, said
+):
+    monkeypatch.setenv("TLKIT_CACHE", "~nobody-of-that-name/cache")
+    assert len(every(filled(colours, views=1, preset="none")[3])) == 24
+    assert "no home folder" in said()[0]
+    assert not list(tmp_path.glob("~*"))
+
+
+def test_a_cache_that_can_be_read_alone_is_read(tmp_path, counted, monkeypatch, said):
+    folder = make_folder(tmp_path / "photos")
+    expected = every(filled(folder, views=1, preset="none")[3])
+    gc.collect()
+    counted.clear()
+
+    def refused(*args):
+        raise DiskError("no", found="Read-only file system", expected="", do="")
+
+    monkeypatch.setattr(cache, "begin", refused)
+    assert torch.equal(every(filled(folder, views=1, preset="none")[3]), expected)
+    assert counted == []
+    assert len(said()) == 1
+    before = sorted(cache.root().rglob("*"))
+    other = make_folder(tmp_path / "other", per_class=1, seed=9) / "red" / "000.png"
+    shutil.copy(other, folder / "red" / "more.png")
+    assert len(every(filled(folder, views=1, preset="none")[3])) == 25
+    assert counted == [1]
+    assert sorted(cache.root().rglob("*")) == before
+
+
+@pytest.mark.parametrize("when", ["add", "close"])
+def test_a_disk_of_the_cache_that_becomes_full_ends_no_fit(
+    colours, tmp_path, monkeypatch, said, when
+):
+    from tlkit.train.store import _Segment
+
+    expected = every(filled(colours, views=1, preset="none")[3])
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "BATCH", 4)
+    own, times = getattr(_Segment, when), []
+
+    def full(self, *args):
+        if tmp_path in self._keys_path.parents:
+            times.append(1)
+            if when == "close" or len(times) == 3:
+                raise OSError(28, "No space left on device")
+        return own(self, *args)
+
+    monkeypatch.setattr(_Segment, when, full)
+    bank = filled(colours, views=1, preset="none")[3]
+    assert torch.allclose(every(bank), expected, rtol=1e-3, atol=1e-4)
+    assert "No space left" in said()[0]
+    assert not list((tmp_path / "cache").rglob("*.rows"))
+
+
 def test_a_full_disk_is_one_clear_error(colours, monkeypatch):
     def full(self, keys, rows):
         raise OSError(28, "No space left on device")

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlkit import cache
 from tlkit.data import manifest
 from tlkit.data.images import Unreadable, content
 from tlkit.data.names import Paths
 from tlkit.data.shards import find, state_of
-from tlkit.errors import DiskError, FolderError
+from tlkit.errors import FolderError
 from tlkit.files import write_bytes
 
 BYTES = 16
@@ -93,7 +94,7 @@ def digests(paths: Paths, *, workers: int = 0, held: Held | None = None) -> NDAr
     """
     began_ns = manifest.now_ns()
     place = manifest.entry(paths.root)
-    if place is None or (len(paths) < manifest.MANY and not (place / FILE).is_file()):
+    if place is None or (len(paths) < manifest.MANY and not os.path.isfile(place / FILE)):
         return _read(paths, np.arange(len(paths)), workers, held)["digest"]
     kept = _kept(place / FILE)
     found, known = _looked_up(states(paths), kept)
@@ -107,7 +108,7 @@ def digests(paths: Paths, *, workers: int = 0, held: Held | None = None) -> NDAr
     old = (state[:, 2:4].max(axis=1) < began_ns - manifest.JUST_NOW_NS) & (state[:, 0] != 0)
     new = read[old]
     if len(new):
-        with contextlib.suppress(DiskError), manifest.held(paths.root, place):
+        with cache.if_it_can_be_written(), manifest.held(paths.root, place):
             # Others may have written meanwhile.
             write_bytes(place / FILE, np.concatenate([_kept(place / FILE), new]).tobytes())
     return found

@@ -56,7 +56,7 @@ class Manifest:
 def load(folder: Path) -> Manifest | None:
     """What the last scan has found, if it is there and nothing has changed since."""
     place = entry(folder)
-    if place is None or not (place / FILE).is_file():
+    if place is None or not os.path.isfile(place / FILE):
         return None
     # Whatever is wrong with the file: the folder is scanned again.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError, DiskError):
@@ -68,8 +68,9 @@ def load(folder: Path) -> Manifest | None:
         for one, state in zip(sources, states.tolist(), strict=True):
             if state_of(os.stat(one)) != tuple(state):
                 return None
-        lock = cache.begin(place, _about(folder))
-        weakref.finalize(mapped, cache.end, lock)
+        with cache.if_it_can_be_written():  # what is mapped can be read without a lock too
+            lock = cache.begin(place, _about(folder))
+            weakref.finalize(mapped, cache.end, lock)
         data, ends = arrays.pop("names"), arrays.pop("ends")
         begins = np.zeros_like(ends)
         begins[1:] = ends[:-1] + 1
@@ -96,7 +97,7 @@ def save(folder: Path, found: Manifest, sources: Mapping[str, State], began_ns: 
         **found.arrays,
     }
     told = {"told": json.dumps(found.told)}
-    with contextlib.suppress(DiskError), held(folder, place):
+    with cache.if_it_can_be_written(), held(folder, place):
         whole = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
         write_bytes(place / FILE, packed(whole, metadata=told))
 

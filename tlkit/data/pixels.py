@@ -1,6 +1,6 @@
 """Pixels: decoded images that are kept from epoch to epoch, as many as a budget holds.
 
-In: the paths of a training. Out: an image's pixels, from its file or from where they were kept;
+In: paths. Out: an image's pixels, from its file or from where they were kept;
 they are the same, so a cache changes how long an epoch takes and nothing else.
 Next door: images.py (reading a file), batches.py (who asks, from several threads at once).
 """
@@ -13,6 +13,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,3 +128,33 @@ class Shared:
         self._full = self._full or len(there) < len(each)
         self._kept[name] = there
         return Decoding(each[at_least_px], digest)
+
+
+class ReadOnce:
+    """Images that several networks look at side by side: each file is read once for all.
+
+    So they see one and the same image, whoever writes to it meanwhile. Its bytes are held until the
+    last has looked; as the networks go in step, those are few.
+    """
+
+    def __init__(self, paths: Sequence[Path], networks: int) -> None:
+        self._paths = paths
+        self._networks = networks
+        self._lock = threading.Lock()
+        self._there: dict[int, tuple[Future[bytes], int]] = {}
+        """By position: the bytes, and how many networks have yet to look."""
+
+    def __call__(self, position: int, at_least_px: int) -> Pixels:
+        """(H, W, 3) for the next network. Raises `Unreadable`."""
+        with self._lock:
+            data, left = self._there.pop(position, (None, self._networks))
+            mine = data is None
+            data = Future() if data is None else data
+            if left > 1:
+                self._there[position] = data, left - 1
+        if mine:
+            try:
+                data.set_result(content(self._paths[position]).data)
+            except BaseException as error:
+                data.set_exception(error)
+        return decode(data.result(), at_least_px=at_least_px)

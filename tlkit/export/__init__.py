@@ -29,10 +29,11 @@ from torch import Tensor, nn
 
 from tlkit import runs
 from tlkit.artifact import Head
-from tlkit.data.batches import plain_views
+from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog, find_images, scan_for_judging, scan_parts
-from tlkit.data.images import BadImage, refuse
+from tlkit.data.images import BadImage, Pixels, read, refuse
 from tlkit.data.names import Names
+from tlkit.data.transforms import plain
 from tlkit.errors import (
     ExportError,
     FolderError,
@@ -46,7 +47,7 @@ from tlkit.export.model_card import model_card
 from tlkit.files import check_room, new_folder, write_text
 from tlkit.model.device import compute_on
 from tlkit.options import PredictOptions
-from tlkit.predict.run import predict
+from tlkit.predict.run import standing
 from tlkit.settings import with_own_settings
 from tlkit.steps import Tick
 
@@ -236,32 +237,45 @@ def _place(head: Head, to: str, int8: bool) -> Path:
 def _answers(
     head: Head, paths: Sequence[Path], run: Run, folder: Path
 ) -> Generator[Tick, None, tuple[Floats, Floats]]:
-    """(N, C) of tlkit, and of what was exported, on the same images."""
-    ours = []
-    asked = PredictOptions(engine="eager", precision="fp32", device="cpu")
-    for number, one in enumerate(predict(head, paths, asked), start=1):
-        if isinstance(one, BadImage):
-            refuse([one], do="name images that can be read")
-            continue
-        ours.append(one.probabilities)
-        yield Tick(what="asking tlkit", done=number, total=len(paths))
-    theirs = []
-    done = 0
-    for pixels in _pixels(head, paths):
+    """(N, C) of tlkit, and of what was exported, on the same pixels: each image is read once."""
+    spec, views = head.model.spec, dict[int, Pixels]()
+
+    def pixels(position: int, at_least_px: int) -> Pixels:
+        image = read(paths[position], at_least_px=at_least_px)
+        views[position] = plain(spec, image)
+        return image
+
+    def ask() -> None:
+        stacked = np.ascontiguousarray(np.stack(waiting).transpose(0, 3, 1, 2))
         with _said("what was exported does not run", folder):
-            theirs.append(np.asarray(run(pixels), np.float64))
-        done += len(pixels)
-        yield Tick(what="asking what was exported", done=done, total=len(paths))
+            theirs.append(np.asarray(run(stacked), np.float64))
+        waiting.clear()
+
+    ours: list[Floats] = []
+    theirs: list[Floats] = []
+    waiting: list[Pixels] = []
+    asked = PredictOptions(engine="eager", precision="fp32", device="cpu")
+    answers = standing([head], asked, len(paths)).over(paths, pixels)
+    with contextlib.closing(answers):
+        for number, one in enumerate(answers):
+            if isinstance(one, BadImage):
+                refuse([one], do="name images that can be read")
+                continue
+            ours.append(one[0].probabilities)
+            waiting.append(views.pop(number))
+            if len(waiting) == SIZES[len(theirs) % len(SIZES)]:
+                ask()
+            yield Tick(what="asking both", done=number + 1, total=len(paths))
+    if waiting:
+        ask()
     return np.stack(ours), np.concatenate(theirs)
 
 
 def _pixels(head: Head, paths: Sequence[Path]) -> Generator[NDArray[np.uint8], None, None]:
-    """The plain views of images, (B, channels, px, px), in batches of changing size."""
-    spec = head.model.spec
-    sizes: list[int] = []
-    while sum(sizes) < len(paths):
-        sizes.append(min(SIZES[len(sizes) % len(SIZES)], len(paths) - sum(sizes)))
-    for views in plain_views(spec, paths, sizes=sizes, do="name images that can be read"):
+    """The plain views of images, (B, channels, px, px)."""
+    sizes = even_parts(len(paths), max(SIZES))
+    do = "name images that can be read"
+    for views in plain_views(head.model.spec, paths, sizes=sizes, do=do):
         yield views.contiguous().numpy()
 
 

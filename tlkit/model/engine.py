@@ -11,6 +11,7 @@ Next door: device.py (device and precision), which also runs what is still being
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 
 from tlkit import cache, cores
 from tlkit.backbone import InputSpec
-from tlkit.errors import OptionError, TlkitError, briefly, machine_error, pick
+from tlkit.errors import DiskError, OptionError, TlkitError, briefly, machine_error, pick
+from tlkit.files import disk_errors
 from tlkit.model.device import Compute
 from tlkit.weights import digest
 
@@ -358,15 +360,13 @@ def _openvino(
         wanted["INFERENCE_NUM_THREADS"] = str(most)
         wanted["ENABLE_CPU_PINNING"] = "NO"  # each process would take the same cores
     with contextlib.ExitStack() as stack:
-        if keep == "nothing":
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
-        else:
+        file = None
+        if keep != "nothing":
             place = _kept_at(module, example, openvino.__version__, any_size=work.any_size)
-            held = cache.begin(place, {"what": "a network, compiled by openvino"})
-            stack.callback(cache.end, held)
-        file = place / "network.xml"
-        if keep == "anew" or not file.exists():
-            _convert(module, example, place, any_size=work.any_size)
+            file = _from_cache(module, example, place, work, stack, anew=keep == "anew")
+        if file is None:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
+            file = _convert(module, example, place, any_size=work.any_size)
         # Always from the file: as it was converted, the last bits are others.
         compiled = openvino.Core().compile_model(file, "CPU", wanted)
     if keep != "nothing":
@@ -429,16 +429,52 @@ def as_openvino(module: nn.Module, example: Tensor, *, any_size: bool = False) -
         )
 
 
-def _convert(module: nn.Module, example: Tensor, place: Path, *, any_size: bool) -> None:
-    """Write the module as openvino has it into a folder."""
+def _from_cache(
+    module: nn.Module,
+    example: Tensor,
+    place: Path,
+    work: Work,
+    stack: contextlib.ExitStack,
+    *,
+    anew: bool,
+) -> Path | None:
+    """The converted network in the cache, made there if need be; None where it cannot be."""
+    file = place / NETWORK
+    try:
+        held = cache.begin(place, {"what": "a network, compiled by openvino"})
+        stack.callback(cache.end, held)
+        if anew or not file.exists():
+            _convert(module, example, place, any_size=work.any_size)
+    except DiskError as error:
+        cache.go_without(error)
+        return None if anew or not os.path.isfile(file) else file
+    return file
+
+
+NETWORK = "network.xml"
+"""The description of a converted network; its numbers are beside it."""
+
+
+def _convert(module: nn.Module, example: Tensor, place: Path, *, any_size: bool) -> Path:
+    """Write the module as openvino has it into a folder. Raises `DiskError`."""
     import openvino
 
     network = as_openvino(module, example, any_size=any_size)
-    with tempfile.TemporaryDirectory(dir=place) as beside:
-        openvino.save_model(network, Path(beside) / "network.xml", compress_to_fp16=False)
+    numbers = Path(NETWORK).with_suffix(".bin").name
+    with disk_errors(place), tempfile.TemporaryDirectory(dir=place) as beside:
+        try:
+            openvino.save_model(network, Path(beside) / NETWORK, compress_to_fp16=False)
+        except RuntimeError as error:  # it can be described: what fails is the disk
+            raise DiskError(
+                f"{place} cannot be written",
+                found=briefly(error),
+                expected="a disk with room, and the permission to write",
+                do="free some space",
+            ) from error
         # The numbers first: the description says that all is there.
-        for name in ("network.bin", "network.xml"):
+        for name in (numbers, NETWORK):
             (Path(beside) / name).replace(place / name)
+    return place / NETWORK
 
 
 def _kept_at(module: nn.Module, example: Tensor, version: str, *, any_size: bool) -> Path:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tlkit.artifact import Head
 from tlkit.data.folder import scan_for_choosing
 from tlkit.data.images import BadImage, refuse
+from tlkit.data.pixels import ReadOnce
 from tlkit.errors import HeadFileError, OptionError, listing
 from tlkit.metrics import SMALLEST, logs, softmax
 from tlkit.options import PredictOptions
@@ -135,6 +136,8 @@ class Asked:
         self, paths: Sequence[Path], source: Source | None = None
     ) -> Iterator[tuple[Prediction, ...] | BadImage]:
         """For each path what each of H heads makes of it, in the first head's order of classes."""
+        if source is None and len(self.standing) > 1:
+            source = ReadOnce(paths, len(self.standing))
         with contextlib.ExitStack() as opened:
             streams = [
                 opened.enter_context(contextlib.closing(one.over(paths, source)))

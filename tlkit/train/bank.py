@@ -39,7 +39,7 @@ from tlkit.data.folder import Catalog
 from tlkit.data.images import POLICY, BadImage, Pixels, content, decode
 from tlkit.data.pixels import Decoding
 from tlkit.data.transforms import Augmentation
-from tlkit.errors import ImageError, listing
+from tlkit.errors import DiskError, ImageError, listing
 from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut, Pool
 from tlkit.model.device import Compute
@@ -67,6 +67,8 @@ IN_BLOCK = 1 << 20
 READ_AHEAD = 1 << 26
 """Bytes of views that may wait for the frozen part: an engine takes a second or two to start, in
 which the other cores read."""
+
+ANSWER = "answer.npy"
 
 SAME = {"fp32": 1e-3, "bf16": 2e-2}
 """Largest difference, as a share of the largest number, between answers of one frozen part: a GPU
@@ -162,6 +164,8 @@ class _Seen:
     """The digests of images that held something else before the pass."""
     lone: set[int] = field(default_factory=set)
     """Images of which nothing can be said of those that held the same before the pass."""
+    lost: bool = False
+    """Whether the disk has refused rows."""
 
 
 @dataclass
@@ -241,9 +245,12 @@ class Extractor:
         if here().several:
             self.store.refresh()
             exchange(self.store, keys.ravel())
+        places = self.store.find(keys)
+        if (places < 0).any() and self.store.refused is not None:
+            raise self.store.refused  # when it came from another process
         return Bank(
             rows=self.store.rows,
-            places=self.store.find(keys),
+            places=places,
             shape=self.store.shape,
             labels=torch.from_numpy(catalog.labels[good]),
             catalog=catalog.take(good),
@@ -267,13 +274,16 @@ class Extractor:
         )
         first_of = missing[first][copies]
         own = _share(np.sort(missing[first]), max(1, BATCH // keys.shape[1]))
-        seen = _Seen()
+        seen, stores = _Seen(), (self.store, *self.beside)
+        folders = {one.folder for one in stores}
         try:
             yield from self._compute_rows(run, own, seen)
         finally:
-            stores = (self.store, *self.beside)
             for store in stores:
                 store.settle()
+                if store.refused is not None:
+                    cache.go_without(store.refused)
+                    seen.lost = seen.lost or store.folder not in folders
             if self._keep:
                 cache.prune(keep=[one.folder.name for one in stores])
         every = here().gather(seen)
@@ -286,7 +296,8 @@ class Extractor:
         copied = zip(missing[spoilt].tolist(), first_of[spoilt].tolist(), strict=True)
         run.bad |= bad | {number: bad[first] for number, first in copied}
         # Others that held the same before are to be looked at themselves.
-        return int(np.isin(first_of, list(lone)).sum()) > len(lone)
+        others = int(np.isin(first_of, list(lone)).sum()) > len(lone)
+        return others or any(one.lost for one in every)
 
     def lacking(self, catalog: Catalog, augmentation: Augmentation) -> int:
         """How many images' plain views would have to be computed."""
@@ -410,15 +421,23 @@ def extractor(
     keep = keep and cache.limit() > 0
     work, answer = work_of(cut.frozen, compute, example_for(cut.model.spec)[:1], images)
     choice = choose(engine, compute, work)
-    with here().first_before_others():
-        about = _about(cut, compute, choice, backbone)
-        held = _entry(about, answer, SAME[compute.precision]) if keep else None
+    held, behind = None, tuple[Path, ...]()
+    if keep:
+        folder = _folder(about := _about(cut, compute, choice, backbone), answer)
+        same = SAME[compute.precision]
+        with here().first_before_others():
+            try:
+                held = _entry(folder, about, answer, same)
+            except DiskError as error:
+                cache.go_without(error)
+                # It can be read, perhaps.
+                behind = (folder,) if _has_rows_of_this(folder, answer, same) else ()
     if held is not None:
-        store = Store(Path(held.lock_file).parent, answer.shape[1:])
+        store = Store(Path(held.lock_file).parent, answer.shape[1:], spare=_temporary)
         weakref.finalize(store, cache.end, held)
     else:
         keep = False
-        store = Store(_temporary(), answer.shape[1:])
+        store = Store(_temporary(), answer.shape[1:], behind=behind)
         weakref.finalize(store, shutil.rmtree, store.folder, ignore_errors=True)
     return Extractor(cut, compute, choice, work, store, keep=keep, workers=workers)
 
@@ -503,20 +522,26 @@ def _about(cut: Cut, compute: Compute, choice: Choice, backbone: str) -> dict[st
     }
 
 
-def _entry(about: Mapping[str, str], answer: Tensor, same: float) -> FileLock | None:
+def _folder(about: Mapping[str, str], answer: Tensor) -> Path:
+    """Where the cache has rows of this kind."""
+    text = json.dumps([about, list(answer.shape)], sort_keys=True)
+    name = re.sub(r"\W+", "-", about["backbone"])[:40]
+    return cache.root() / f"{name}-{_blake(text.encode()).hexdigest()}"
+
+
+def _entry(folder: Path, about: Mapping[str, str], answer: Tensor, same: float) -> FileLock | None:
     """The cache's folder for rows of this kind, held; emptied if they were made by other code, and
     without the oldest of them if there are more than the cache may hold.
 
-    None where another process is using what other code has made.
+    None where another process is using what other code has made. Raises `DiskError`.
 
     What the tensors do not tell, code does: a plugin may change without a new version. So the
     answer to one image is kept too, and has to be the same.
     """
-    text = json.dumps([about, list(answer.shape)], sort_keys=True)
-    name = re.sub(r"\W+", "-", about["backbone"])[:40]
-    folder = cache.root() / f"{name}-{_blake(text.encode()).hexdigest()}"
-    kept = folder / "answer.npy"
-    if not _made_by_this(folder, kept, answer, same):
+    kept = folder / ANSWER
+    with disk_errors(folder):
+        own = _made_by_this(folder, answer, same)
+    if not own:
         if cache.is_held(folder):
             return None
         with disk_errors(folder):
@@ -532,8 +557,16 @@ def _entry(about: Mapping[str, str], answer: Tensor, same: float) -> FileLock | 
     return held
 
 
-def _made_by_this(folder: Path, kept: Path, answer: Tensor, same: float) -> bool:
+def _has_rows_of_this(folder: Path, answer: Tensor, same: float) -> bool:
+    """Whether rows can be read there that were made by code that gives this answer."""
+    with contextlib.suppress(OSError):
+        return (folder / ANSWER).exists() and _made_by_this(folder, answer, same)
+    return False
+
+
+def _made_by_this(folder: Path, answer: Tensor, same: float) -> bool:
     """Whether what is there, if anything, was made by code that gives this answer."""
+    kept = folder / ANSWER
     if not kept.exists():
         return not any(folder.glob("*.keys"))
     before = torch.from_numpy(np.load(kept, allow_pickle=False))

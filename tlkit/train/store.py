@@ -12,13 +12,16 @@ Next door: bank.py, which knows what the rows are; tlkit/cache.py, where the fol
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import secrets
+import shutil
 import threading
 import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlkit.errors import DiskError
 from tlkit.files import disk_errors
 
 KEY_BYTES = 16
@@ -47,8 +51,24 @@ AROUND = 64 << 10
 class Store:
     """The rows of one folder, all of one shape."""
 
-    def __init__(self, folder: Path, shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shape: Sequence[int],
+        *,
+        behind: Sequence[Path] = (),
+        spare: Callable[[], Path] | None = None,
+    ) -> None:
+        """Rows are read from the folders `behind` too, and written to the first alone.
+
+        `spare` makes a folder, which goes with the store, for when that one cannot be written.
+        """
         self.folder = folder
+        """Where rows are written."""
+        self.refused: DiskError | None = None
+        """Why rows are written to the spare folder; None where they are not."""
+        self._behind = tuple(behind)
+        self._spare = spare
         self.shape = tuple(shape)
         self._kind = np.dtype([("largest", "<f4"), ("shares", "<f2", self.shape)])
         self._segments: list[tuple[Path, int]] = []
@@ -66,9 +86,10 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what other processes have settled since."""
-        for keys in sorted(self.folder.glob("*.keys")):
-            if keys.name not in self._opened:
-                self._open(keys)
+        for folder in (*self._behind, self.folder):
+            for keys in sorted(folder.glob("*.keys")):
+                if keys.name not in self._opened:
+                    self._open(keys)
 
     def find(self, keys: NDArray[np.void]) -> NDArray[np.int64]:
         """Where the row of each key is, in the shape of `keys`; -1 for one that has none."""
@@ -137,7 +158,18 @@ class Store:
             return self._maps[number][1]
 
     def append(self, keys: NDArray[np.void], rows: Tensor) -> None:
-        """Write (n, ...) rows; they can be read after `settle`. Raises `DiskError`."""
+        """Write (n, ...) rows; they can be read after `settle`. Raises `DiskError`.
+
+        Where the disk refuses them, and there is a spare folder, what was not safe is lost, and
+        `refused` says why.
+        """
+        try:
+            self._append(keys, rows)
+        except DiskError as error:
+            self._move_on(error)
+            self._append(keys, rows)
+
+    def _append(self, keys: NDArray[np.void], rows: Tensor) -> None:
         with disk_errors(self.folder):
             if self._writing is None:
                 self._writing = _Segment(self.folder)
@@ -151,13 +183,32 @@ class Store:
             self._writing.add(keys.tobytes(), packed.tobytes())
 
     def settle(self) -> None:
-        """Make everything that was appended safe and readable. Raises `DiskError`."""
+        """Make everything that was appended safe and readable, as far as it is not lost.
+
+        Raises `DiskError`.
+        """
         if self._writing is None:
             return
-        with disk_errors(self.folder):
-            keys = self._writing.close()
+        try:
+            with disk_errors(self.folder):
+                keys = self._writing.close()
+        except DiskError as error:
+            self._move_on(error)
+            return
         self._writing = None
         self._open(keys)
+
+    def _move_on(self, error: DiskError) -> None:
+        """Write to the spare folder from now on. Raises the error where there is none."""
+        if self._spare is None:
+            raise error
+        begun, self._writing = self._writing, None
+        if begun is not None:
+            begun.abandon()
+        self._behind = (*self._behind, self.folder)
+        self.folder, self._spare, self.refused = self._spare(), None, error
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.refresh()
 
     def _open(self, keys: Path) -> None:
         """Take in a segment, as far as it is whole."""
@@ -216,6 +267,16 @@ class _Segment:
         self._waiting.append(keys)
         if time.monotonic() - self._safe_at > SAFE_EVERY_S:
             self._make_safe()
+
+    def abandon(self) -> None:
+        """Leave what is safe of a segment that the disk has refused."""
+        for file in (self._rows, self._keys):
+            with contextlib.suppress(OSError):
+                file.close()
+        with contextlib.suppress(OSError):
+            if not self._keys_path.stat().st_size:
+                self._keys_path.with_suffix(".rows").unlink()
+                self._keys_path.unlink()
 
     def _make_safe(self) -> None:
         for file, data in ((self._rows, b""), (self._keys, b"".join(self._waiting))):
