@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -159,6 +160,9 @@ def _off(card: Card) -> str:
     if not LEAST_TEMPERATURE <= card.calibration.temperature <= 1 / LEAST_TEMPERATURE:
         return f"the temperature {card.calibration.temperature}"
     similarities = card.calibration.similarities
+    numbers = [*similarities, *(one for pair in card.calibration.thresholds for one in pair)]
+    if not all(-math.inf < one < math.inf for one in numbers):
+        return "a calibration with numbers that are not finite"
     if list(similarities) != sorted(similarities) or len(similarities) not in (0, QUANTILES):
         return "quantiles that do not grow, or are not all there"
     return ""

@@ -44,14 +44,13 @@ from tlkit.errors import (
 from tlkit.export.formats import FORMATS, Format, Run
 from tlkit.export.model_card import model_card
 from tlkit.files import check_room, new_folder, write_text
-from tlkit.model.device import compute_on
+from tlkit.model.device import compute_for_answers
+from tlkit.model.engine import PROMISE
+from tlkit.model.finite import check_finite
 from tlkit.options import PredictOptions
 from tlkit.predict.run import predict
 from tlkit.settings import with_own_settings
 from tlkit.steps import Tick
-
-LARGEST_CHANGE = 1e-3
-"""Of a probability, between tlkit and what was exported in fp32."""
 
 COMPARED = 200
 """Images, at most, where no labels are to be judged by."""
@@ -131,7 +130,7 @@ def export(
     form = pick(FORMATS, to, "format")
     _refuse_lacking(form, to, int8)
     seen = _images(head, images)
-    compute = compute_on("cpu", "fp32")
+    compute = compute_for_answers("cpu", fitted=head.card.precision)
     compute.place(head.model.eval())
     place = _place(head, to, int8) if out is None else out
     with new_folder(place) as staged:
@@ -152,11 +151,11 @@ def export(
         size = sum(one.stat().st_size for one in staged.iterdir())
         result = _compared(ours, theirs, seen)
         result = replace(result, folder=place, format=to, int8=int8, size=size)
-        if not int8 and result.largest_change > LARGEST_CHANGE:
+        if not int8 and result.largest_change > PROMISE:
             raise ExportError(
                 f"{to} answers otherwise than tlkit",
                 found=f"a probability that differs by {result.largest_change:.2g}",
-                expected=f"at most {LARGEST_CHANGE:g} on {result.images} images",
+                expected=f"at most {PROMISE:g} on {result.images} images",
                 do="use another format, and tell the authors of tlkit which backbone it was",
             )
         _write_beside(staged, head, form, result)
@@ -239,7 +238,7 @@ def _answers(
 ) -> Generator[Tick, None, tuple[Floats, Floats]]:
     """(N, C) of tlkit, and of what was exported, on the same images."""
     ours = []
-    asked = PredictOptions(engine="eager", precision="fp32", device="cpu")
+    asked = PredictOptions(engine="eager", device="cpu")
     for number, one in enumerate(predict(head, paths, asked), start=1):
         if isinstance(one, BadImage):
             refuse([one], do="name images that can be read")
@@ -251,6 +250,8 @@ def _answers(
     for pixels in _pixels(head, paths):
         with _said("what was exported does not run", folder):
             theirs.append(np.asarray(run(pixels), np.float64))
+        images = paths[done : done + len(pixels)]
+        check_finite(theirs[-1], of="what was exported", do="use another format", images=images)
         done += len(pixels)
         yield Tick(what="asking what was exported", done=done, total=len(paths))
     return np.stack(ours), np.concatenate(theirs)
