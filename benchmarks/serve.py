@@ -26,7 +26,8 @@ import httpx
 from measuring import run, watch
 
 import tlkit
-from tlkit.predict.run import LARGEST_CHANGE, Prediction
+from tlkit.model.engine import PROMISE
+from tlkit.predict.run import Prediction
 from tlkit.tables import markdown
 
 
@@ -97,7 +98,7 @@ def load(address: str, photos: Sequence[Prediction], at_once: int, tta: str) -> 
         wall_s=wall_s,
         latencies_s=[took for took, _, _ in rows],
         lost=sum(not there for _, there, _ in rows),
-        wrong=sum(change > LARGEST_CHANGE for _, _, change in rows),
+        wrong=sum(change > PROMISE for _, _, change in rows),
         largest_change=max(change for _, _, change in rows),
     )
 

@@ -22,6 +22,7 @@ from tlkit.card import LARGEST, Card, parsed, refused, sha256_of
 from tlkit.data import signatures
 from tlkit.errors import (
     NAME,
+    AnswerError,
     HeadFileError,
     OptionError,
     UnknownName,
@@ -108,12 +109,27 @@ def save(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], card: Card) -> bytes:
-    """What a head file holds."""
+    """What a head file holds.
+
+    Raises `AnswerError` for tensors that are not finite: no such head is saved.
+    """
     from safetensors.torch import save as written
 
+    if broken := _not_finite(tensors):
+        raise AnswerError(
+            "the head is not saved: it could answer nothing",
+            found=f"NaN or infinite numbers in {listing(broken, most=8)}",
+            expected="finite numbers",
+            do="fit it with lower rates (--lr, --backbone-lr), --clip 1, or --precision fp32",
+        )
     text = card.to_json()
     made: bytes = written(dict(tensors), {CARD: text, CARD_DIGEST: sha256_of(text)})
     return made
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors that hold a NaN or an infinity."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
 
 
 def read_card(path: Path) -> Card:
@@ -175,8 +191,7 @@ def load(path: Path, *, weights: str = "") -> Head:
         tensors = from_bytes(path.read_bytes())
     if digest(tensors.items()) != card.tensors_sha256:
         raise _other_tensors(path)
-    broken = [name for name, one in tensors.items() if not one.isfinite().all()]
-    if broken:
+    if broken := _not_finite(tensors):
         raise refused(
             path, f"numbers that are none (NaN or infinite) in {listing(broken, most=8)}",
             "a head that can tell anything", "fit it again",

@@ -166,6 +166,9 @@ def _off(card: Card) -> str:
     if min([*card.images.values(), card.calibration.images, card.weights.classes or 0]) < 0:
         return "fewer than 0 images or classes"
     similarities = card.calibration.similarities
+    numbers = [*similarities, *(one for pair in card.calibration.thresholds for one in pair)]
+    if not all(-math.inf < one < math.inf for one in numbers):
+        return "a calibration with numbers that are not finite"
     if list(similarities) != sorted(similarities) or len(similarities) not in (0, QUANTILES):
         return "quantiles that do not grow, or are not all there"
     return ""

@@ -15,6 +15,7 @@ nothing else in the package prints or exits.
     ├── WeightsError         weights that are not on the disk, cannot be fetched or do not fit
     ├── HeadFileError        a head file that is cut off, altered, too new or does not fit
     ├── TrainingError        a training that cannot go on: its loss is no number, or no memory
+    ├── AnswerError          a head or network whose answer is not a finite number
     ├── ExportError          a network that another runtime cannot take, or answers otherwise
     ├── RunFolderError       a run folder that exists already, or cannot be written
     │   └── FitEnded         the fit to go on with has ended: its run folder is there and whole
@@ -125,6 +126,10 @@ class HeadFileError(TlkitError):
 
 class TrainingError(TlkitError):
     """A training that cannot go on: its loss is no longer a number, or there is no memory."""
+
+
+class AnswerError(TlkitError):
+    """A head, or a network in front of one, whose answer is not a finite number."""
 
 
 class ExportError(TlkitError):

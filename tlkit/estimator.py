@@ -34,7 +34,6 @@ from torch import Tensor, nn
 
 from tlkit import artifact
 from tlkit.artifact import Head
-from tlkit.calibration import tempered
 from tlkit.card import Card
 from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog, Parts
@@ -50,13 +49,15 @@ from tlkit.errors import (
 )
 from tlkit.files import write_bytes
 from tlkit.fitting import Fitted, fit_parts
-from tlkit.model.device import Compute, compute_on
+from tlkit.model.assemble import Cut
+from tlkit.model.device import Compute, compute_for_answers
 from tlkit.options import Declared, FitOptions, declared
 from tlkit.plugins import choose
+from tlkit.predict.answers import probabilities_of
 from tlkit.settings import with_own_settings
 from tlkit.steps import finish
-from tlkit.train.bank import extractor
-from tlkit.train.judge import bank_outputs, probabilities
+from tlkit.train.bank import Bank, extractor, hang_on_rounding
+from tlkit.train.judge import bank_outputs
 
 MOST_REPEATED = 1000
 """Largest sample weight."""
@@ -141,14 +142,17 @@ class ImageClassifier(
         self._file = artifact.to_bytes(artifact.tensors_of(trained.cut), fitted.card)
         self._engine = trained.engine
         self._weights = options.weights if trained.weights.name == "file" else ""
-        head = Head(card=fitted.card, model=trained.cut.model, path=Path(), cut=trained.cut)
-        self._live = head, trained.compute
+        self._live = self._placed(
+            Head(card=fitted.card, model=trained.cut.model, path=Path(), cut=trained.cut)
+        )
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """(N, C), in the order of `classes_`; calibrated."""
         logits = self._run(X, up_to=None)
-        return tempered(probabilities(logits), self.card_.calibration.temperature)
+        head, _ = self._loaded()
+        soft: NDArray[np.float64] = probabilities_of(head, logits).numpy()
+        return soft
 
     def predict(self, X: Any) -> NDArray[Any]:
         """(N,) the likeliest class of each image."""
@@ -178,34 +182,66 @@ class ImageClassifier(
         """(N, ...) of all parts of the network, or of those before `up_to`."""
         check_is_fitted(self)
         head, compute = self._loaded()
-        cut = head.cut
-        if cut is None:
-            raise RuntimeError("unreachable: a head that was fitted here has its cut")
-        cut.training(False)
         with _files(X) as paths:
-            if not cut.has_bank:
-                module = nn.Sequential(*(part for _, part in head.model.parts()))[:up_to]
-                views = plain_views(head.model.spec, paths, sizes=even_parts(len(paths), 32))
-                return torch.cat([compute.infer(module, one).cpu() for one in views])
-            runs = extractor(
-                cut,
-                compute,
-                backbone=head.card.backbone,
-                engine=self._engine,
-                images=len(paths),
-                keep=self.bank == "disk",
-                workers=self.workers,
-            )
-            catalog = Catalog(
-                root=Path(),
-                classes=head.classes,
-                files=Names.of(map(str, paths)),
-                labels=np.zeros(len(paths), np.int64),
-            )
-            look = augmentation("none", cut.model.spec, 0)
-            bank = finish(runs.fill(catalog, look, views=1, what="features"))
+            bank = self._bank(paths)
+            if bank is None:
+                parts = nn.Sequential(*(part for _, part in head.model.parts()))
+                return self._on_pixels(paths, parts[:up_to])
+            if up_to is None:
+                return self._on_bank(paths, bank)
+        return bank_outputs(_cut(head).trained[:up_to], compute, bank)
+
+    def _bank(self, paths: list[Path]) -> Bank | None:
+        """What the frozen part makes of the images; None where nothing worth storing is frozen."""
+        head, compute = self._loaded()
+        cut = _cut(head)
+        cut.training(False)
+        if not cut.has_bank:
+            return None
+        runs = extractor(
+            cut,
+            compute,
+            backbone=head.card.backbone,
+            engine=self._engine,
+            images=len(paths),
+            keep=self.bank == "disk",
+            workers=self.workers,
+        )
+        runs.scores = lambda rows: (
+            compute.infer(cut.trained, rows).cpu() / head.card.calibration.temperature
+        )
+        catalog = Catalog(
+            root=Path(),
+            classes=head.classes,
+            files=Names.of(map(str, paths)),
+            labels=np.zeros(len(paths), np.int64),
+        )
+        look = augmentation("none", cut.model.spec, 0)
+        bank = finish(runs.fill(catalog, look, views=1, what="features"))
         refuse(list(bank.bad))
-        return bank_outputs(cut.trained[:up_to], compute, bank)
+        return bank
+
+    def _on_pixels(self, paths: list[Path], module: nn.Module) -> Tensor:
+        """(N, ...) of a module that takes the plain views."""
+        head, compute = self._loaded()
+        views = plain_views(head.model.spec, paths, sizes=even_parts(len(paths), 32))
+        return torch.cat([compute.infer(module, one).cpu() for one in views])
+
+    def _on_bank(self, paths: list[Path], bank: Bank) -> Tensor:
+        """(N, C) logits from the bank's rows; from the pixels where these are too coarse for it."""
+        head, compute = self._loaded()
+        trained = _cut(head).trained
+        logits = bank_outputs(trained, compute, bank)
+
+        def soft(rows: Tensor) -> Tensor:
+            return probabilities_of(head, compute.infer(trained, rows).cpu())
+
+        again: list[int] = []
+        for part in np.split(np.arange(len(paths)), range(256, len(paths), 256)):
+            again += part[hang_on_rounding(soft, bank.at(part, 0))].tolist()
+        if again:
+            logits[again] = self._on_pixels([paths[one] for one in again], head.model)
+        return logits
 
     @with_own_settings
     def _loaded(self) -> tuple[Head, Compute]:
@@ -214,11 +250,18 @@ class ImageClassifier(
             with tempfile.TemporaryDirectory(prefix="tlkit-") as place:
                 path = Path(place) / "head.safetensors"
                 path.write_bytes(self._file)
-                head = artifact.load(path, weights=self._weights)
-            compute = compute_on(self.device, head.card.precision, self.layout)
-            compute.place(head.model)
-            self._live = head, compute
+                # Of no file that lasts: there is nothing to call it by.
+                head = replace(artifact.load(path, weights=self._weights), path=Path())
+            self._live = self._placed(head)
         return self._live
+
+    def _placed(self, head: Head) -> tuple[Head, Compute]:
+        """The head where it answers, in the arithmetic of every answer."""
+        compute = compute_for_answers(
+            self.device, self.precision, fitted=head.card.precision, layout=self.layout
+        )
+        compute.place(head.model)
+        return head, compute
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the backbone, which is not ours: a pickle is hardly larger than a head file."""
@@ -247,6 +290,13 @@ def _fitted(options: FitOptions, parts: Parts) -> tuple[Fitted, FitOptions]:
             warnings.warn(message, OptionWithoutEffectWarning, stacklevel=3)
             plain = FitOptions()
             options = replace(options, **{name: getattr(plain, name) for name in error.names})
+
+
+def _cut(head: Head) -> Cut:
+    """Where the head's model is cut: every head that is fitted or loaded here has it."""
+    if head.cut is None:
+        raise RuntimeError("unreachable: a head that was fitted here has its cut")
+    return head.cut
 
 
 @contextmanager

@@ -57,6 +57,7 @@ from tlkit.folds import (
     write_scores,
 )
 from tlkit.metrics import Evaluation, measure
+from tlkit.model.finite import check_finite
 from tlkit.model.heads import HEADS
 from tlkit.options import FitOptions, declared, own_parameters, signature
 from tlkit.plugins import Chosen, Found, choose
@@ -530,7 +531,11 @@ def _about_to_read(parts: Parts) -> Iterator[Tick]:
 
 
 def _calibrated(trained: Trained) -> tuple[Trained, Calibration]:
-    """With the probabilities that the head gives from now on."""
+    """With the probabilities that the head gives from now on.
+
+    Raises `AnswerError` where what they are from is no number: such a head is not saved.
+    """
+    _check_answers(trained)
     unseen = trained.unseen
     calibration = calibration_of(unseen.probabilities, unseen.labels, trained.val_similarities)
 
@@ -542,6 +547,25 @@ def _calibrated(trained: Trained) -> tuple[Trained, Calibration]:
         test = dataclasses.replace(test, probabilities=after(test.probabilities))
     validated = after(trained.val_probabilities)
     return dataclasses.replace(trained, val_probabilities=validated, test=test), calibration
+
+
+def _check_answers(trained: Trained) -> None:
+    """Raise `AnswerError` for answers of the fitted head that are not finite numbers."""
+    answers: dict[str, tuple[NDArray[np.float64], Sequence[str]]] = {
+        "validation": (trained.val_probabilities, trained.val_files),
+        "held-out": (trained.unseen.probabilities, ()),
+    }
+    if trained.test is not None:
+        answers["test"] = trained.test.probabilities, ()
+    if trained.val_similarities is not None:
+        answers["similar"] = trained.val_similarities, trained.val_files
+    for part, (numbers, images) in answers.items():
+        check_finite(
+            numbers,
+            of=f"the fitted head, asked about the {part} images,",
+            do="fit it with lower rates (--lr, --backbone-lr), --clip 1, or --precision fp32",
+            images=images,
+        )
 
 
 def _card(

@@ -13,7 +13,6 @@ from tlkit.cli import serve
         (["--port", "99999"], "--port: whole number from 0 to 65535"),
         (["--host", "192.0.2.1"], "TLKIT_TOKEN"),
         (["--tta", "fife", "--port", "0"], "did you mean 'five'?"),
-        (["--precision", "auto", "--port", "0"], "--precision auto"),
         (["--scales", "7", "--port", "0"], "--scales 7"),
         (["--combine", "logits", "--port", "0"], "several heads"),
     ],

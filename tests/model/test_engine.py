@@ -320,3 +320,43 @@ def test_answers_come_in_order_one_part_ahead(name, frozen, images):
         assert (answer is None) == (number == 1)
         found += [] if answer is None else [answer]
     assert torch.allclose(torch.cat(found), runner(images), atol=1e-5)
+
+
+@pytest.fixture
+def off(monkeypatch):
+    """An engine that is off by a share that a fit takes, and that some heads' answers show."""
+
+    def make(module, compute, example, work, keep):
+        def submit(images):
+            found = compute.infer(module, images).cpu() * (1 + 5e-4)
+            return lambda: found
+
+        return submit
+
+    row = replace(ENGINES["eager"], make=make)
+    monkeypatch.setattr("tlkit.model.engine.ENGINES", {**ENGINES, "off": row})
+    return module.Choice(name="off", asked=False, reason="")
+
+
+def test_an_engine_that_moves_a_heads_scores_is_not_used_for_that_head(frozen, images, off):
+    def started(choice, factor):
+        scores = None if factor is None else lambda rows: factor * rows
+        return start(choice, frozen, CPU, images[:2], MUCH, scores=scores)
+
+    largest = float(CPU.infer(frozen, images[:2]).max())
+    assert started(off, None).name == "off"
+    assert started(off, 1e-1 / largest).name == "off"
+    fallen_back = started(off, 1e2 / largest)
+    assert fallen_back.name == "eager"
+    assert "scores that are off by" in fallen_back.fallback
+    with pytest.raises(OptionError, match="off cannot run this network"):
+        started(replace(off, asked=True), 1e2 / largest)
+
+
+def test_folding_that_moves_a_heads_scores_is_left_out(frozen, images, monkeypatch):
+    monkeypatch.setattr(module, "_folded", lambda part, *_: lambda x: part(x) * (1 + 1e-4))
+    eager, expected = choose("eager", CPU, MUCH), CPU.infer(frozen, images)
+    folded = start(eager, frozen, CPU, images[:2], MUCH)
+    assert not torch.equal(folded(images), expected)
+    plain = start(eager, frozen, CPU, images[:2], MUCH, scores=lambda rows: 1e3 * rows)
+    assert torch.equal(plain(images), expected)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import tlkit
-import tlkit.predict.run as module
 from tlkit.classifier import load
 from tlkit.data.folder import scan
 from tlkit.data.images import BadImage
@@ -139,32 +138,25 @@ def test_prediction_holds_a_bounded_number_of_images(head, colours, monkeypatch)
     steps.close()
 
 
-def test_precision_is_as_fitted_unless_told_otherwise(head, colours, monkeypatch):
+@pytest.mark.parametrize("fitted", ["fp32", "bf16"])
+def test_precision_is_fp32_unless_told_otherwise_whatever_the_fit_used(
+    colours, tmp_path, monkeypatch, fitted
+):
     from tlkit.model.device import Compute
 
+    head = load(tlkit.fit(colours, backbone="tiny", precision=fitted, out=tmp_path / "run").head)
+    monkeypatch.setattr("tlkit.model.device._has_bf16_units", lambda device: True)
     seen = []
     run = Compute.run
     monkeypatch.setattr(
         Compute, "run", lambda self, *a: seen.append(self.precision) or run(self, *a)
     )
-    head.predict(colours)
-    head.predict(colours, precision="bf16")
-    assert set(seen) == {"fp32", "bf16"}
-
-
-@pytest.mark.parametrize(("bound", "taken"), [(1.0, "bf16"), (0.0, "fp32")])
-def test_the_fastest_precision_is_taken_only_if_it_changes_little(
-    head, colours, monkeypatch, caplog, bound, taken
-):
-    plain = head.predict(colours)
-    monkeypatch.setattr("tlkit.model.device._has_bf16_units", lambda device: True)
-    monkeypatch.setattr(module, "LARGEST_CHANGE", bound)
-    caplog.set_level("INFO", logger="tlkit")
-    logging.getLogger("tlkit").propagate = True
-    found = head.predict(colours, precision="auto")
-    assert f"precision: {taken}" in caplog.text
-    same = [(a.probabilities == b.probabilities).all() for a, b in zip(plain, found, strict=True)]
-    assert all(same) is (taken == "fp32")
+    for wanted, options in {
+        "fp32": {}, "bf16": {"precision": "bf16"}, fitted: {"precision": "as-fitted"},
+    }.items():  # fmt: skip
+        seen.clear()
+        head.predict(colours, **options)
+        assert set(seen) == {wanted}
 
 
 def test_many_crops_are_worth_a_line_on_the_engine(head, colours, caplog):

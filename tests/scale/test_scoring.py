@@ -250,9 +250,8 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(loopback, monkeypatch):
 
 
 def test_what_would_be_ignored_or_is_missing_is_refused(photos, head, monkeypatch):
-    for words in ({"cpus": 1}, {"precision": "auto"}):
-        with pytest.raises(OptionError):
-            tlkit.score(photos, "out", head=head, **words)
+    with pytest.raises(OptionError):
+        tlkit.score(photos, "out", head=head, cpus=1)
     monkeypatch.setattr(pool, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"tlkit\[ray\]"):
         tlkit.score(photos, "out", head=head, ray="auto")

@@ -220,11 +220,6 @@ def test_a_policy_that_the_head_cannot_be_asked_under_is_refused(start, photos):
         start().desk.predict("mirrr", photos[0], b"")
 
 
-def test_a_session_takes_no_precision_that_only_images_could_choose(head):
-    with pytest.raises(OptionError, match="precision"):
-        sessions(load(head).heads, PredictOptions(precision="auto"))
-
-
 def test_scales_that_no_policy_could_take_are_refused_at_once(start):
     with pytest.raises(OptionError, match="--scales 5"):
         start({"scales": "5"})

@@ -2,8 +2,8 @@
 
 In: heads, photos without a class, those that have labels. Out: a `Suggested`: photos that the heads
 are unsure of, and that tell the most beside what is known. Vectors and probabilities come from one
-pass of the network, or from the bank, so that a second question, and the fit that learns from the
-answers, run no network again.
+pass of the network, or from the bank, so that a second question, and a fit in fp32 that learns from
+the answers, run no network again.
 Next door: choice.py (the rule by which they are chosen), vectors.py.
 """
 

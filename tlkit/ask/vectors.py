@@ -16,23 +16,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tlkit.artifact import Head
 from tlkit.calibration import familiarity
 from tlkit.data.folder import Catalog, find_images
-from tlkit.data.names import Names
+from tlkit.data.images import BadImage, refuse
+from tlkit.data.names import Names, Paths
 from tlkit.data.transforms import augmentation
 from tlkit.errors import OptionError, listing
 from tlkit.model.assemble import Cut
 from tlkit.model.build import build, weight_sets
-from tlkit.model.device import Compute, compute_on
-from tlkit.options import Checked, FitOptions
+from tlkit.model.device import Compute, compute_for_answers, compute_on
+from tlkit.model.finite import check_scores
+from tlkit.options import Checked, FitOptions, PredictOptions
 from tlkit.plugins import choose
-from tlkit.predict.ensemble import match
+from tlkit.predict.answers import probabilities_of
+from tlkit.predict.ensemble import match, members
 from tlkit.predict.shared import groups
-from tlkit.train.bank import Bank, Extractor, extractor
-from tlkit.train.events import Event
+from tlkit.train.bank import Bank, Extractor, extractor, hang_on_rounding
+from tlkit.train.events import Event, Note
 from tlkit.train.recipe import plan_of, settle
 
 CLASSES = 2
@@ -113,11 +116,11 @@ def extractor_by(options: Checked, images: int) -> Extractor:
 def extractor_of(head: Head, options: Checked, images: int) -> tuple[Extractor, Compute]:
     """What gives the vectors in front of a head, whatever of its network was trained.
 
-    `options` say device, engine and workers. Of a head on frozen features these are the very rows
-    that its fit has read. Raises `OptionError`.
+    `options` say device, engine and workers. Of a head on frozen features that was fitted in fp32
+    these are the very rows that its fit has read. Raises `OptionError`.
     """
     fit = options.narrowed(FitOptions)
-    compute = compute_on(fit.device, head.card.precision, fit.layout)
+    compute = compute_for_answers(fit.device, fitted=head.card.precision, layout=fit.layout)
     model = head.model
     compute.place(model.eval())
     parts = [part for _, part in model.parts()]
@@ -136,6 +139,9 @@ def extractor_of(head: Head, options: Checked, images: int) -> tuple[Extractor, 
         images=images,
         workers=fit.workers,
     )
+    runs.whose = f"the network of the head {head.path}"
+    temperature = head.card.calibration.temperature
+    runs.scores = lambda rows: compute.infer(head.model.head, rows).cpu() / temperature
     return runs, compute
 
 
@@ -152,14 +158,38 @@ def scored(
     runs, compute = extractor_of(heads[0], options, len(catalog))
     bank = yield from fill(runs, catalog, what="features")
     answers = [_answers(one, compute, bank) for one in heads]
-    rows = sum(one[:, order] for (one, _), order in zip(answers, orders, strict=True))
-    likes = [one for _, one in answers if one is not None]
+    rows = [one.probabilities[:, order] for one, order in zip(answers, orders, strict=True)]
+    likes = [one.familiarity for one in answers if one.familiarity is not None]
     known = len(likes) == len(heads)
+    probabilities = np.asarray(sum(rows) / len(heads), np.float32)
+    again = np.unique(np.concatenate([one.again for one in answers]))
+    if len(again):
+        yield Note(
+            text=f"{len(again)} photos are looked at anew: what is kept of them is too coarse for "
+            "the probabilities of this head"
+        )
+        probabilities[again] = _anew(heads, bank.catalog.paths.take(again), options)
     return Scored(
         bank=bank,
-        probabilities=np.asarray(rows / len(heads), np.float32),
+        probabilities=probabilities,
         familiarity=np.mean(likes, axis=0, dtype=np.float32) if known else None,
     )
+
+
+def _anew(heads: Sequence[Head], paths: Paths, options: Checked) -> NDArray[np.float64]:
+    """(n, C) of photos that were read before, as `predict` gives them.
+
+    Raises `ImageError` for those that cannot be read any more.
+    """
+    asked = options.narrowed(FitOptions)
+    looking = PredictOptions(device=asked.device, engine=asked.engine, workers=asked.workers)
+    rows = []
+    for answer in members(heads, paths, looking):
+        if isinstance(answer, BadImage):
+            refuse([answer], do="put it back: it was readable a moment ago")
+            continue
+        rows.append(np.mean([one.probabilities for one in answer], axis=0))
+    return np.stack(rows)
 
 
 def _refuse_apart(heads: Sequence[Head]) -> None:
@@ -175,25 +205,44 @@ def _refuse_apart(heads: Sequence[Head]) -> None:
         )
 
 
-def _answers(
-    head: Head, compute: Compute, bank: Bank
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """(N, C) calibrated probabilities, and (N,) how familiar each photo is, where it is known."""
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """What one head makes of the N rows of a bank."""
+
+    probabilities: NDArray[np.float64]
+    """(N, C), calibrated."""
+    familiarity: NDArray[np.float64] | None
+    """(N,) how familiar each photo is, where it is known."""
+    again: NDArray[np.int64]
+    """Rows that are too coarse for it."""
+
+
+def _answers(head: Head, compute: Compute, bank: Bank) -> _Answers:
+    """Ask a head about the rows of a bank."""
     compute.place(head.model.head.eval())
     familiar = head.model.familiar
     if familiar is not None:
         compute.place(familiar)
-    rows, likes = [], []
+
+    def soft(vectors: Tensor, images: Sequence[Path] = ()) -> Tensor:
+        return probabilities_of(head, compute.infer(head.model.head, vectors).cpu(), images)
+
+    rows, likes, again = [], [], []
     places = np.arange(len(bank.labels))
     step = max(1, IN_BLOCK // math.prod(bank.shape))
     for part in np.split(places, range(step, len(places), step)):
         vectors = bank.at(part, 0)
-        logits = compute.infer(head.model.head, vectors).cpu().double()
-        rows.append((logits / head.card.calibration.temperature).softmax(dim=1))
+        images = bank.catalog.paths.take(part)
+        rows.append(soft(vectors, images))
+        again.append(part[hang_on_rounding(soft, vectors)])
         if familiar is not None:
-            likes.append(compute.infer(familiar, vectors).cpu().double())
-    if not likes:
-        return torch.cat(rows).numpy(), None
-    every = torch.cat(likes).numpy()
-    shares = np.array([familiarity(head.card.calibration, one) for one in every])
-    return torch.cat(rows).numpy(), shares
+            similarities = compute.infer(familiar, vectors).cpu()
+            check_scores(similarities, head.path, images)
+            likes.append(similarities.double())
+    shares = None
+    if likes:
+        every = torch.cat(likes).numpy()
+        shares = np.array([familiarity(head.card.calibration, one) for one in every])
+    return _Answers(
+        probabilities=torch.cat(rows).numpy(), familiarity=shares, again=np.concatenate(again)
+    )

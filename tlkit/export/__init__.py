@@ -45,14 +45,13 @@ from tlkit.errors import (
 from tlkit.export.formats import FORMATS, Format, Run
 from tlkit.export.model_card import model_card
 from tlkit.files import check_room, new_folder, write_text
-from tlkit.model.device import compute_on
+from tlkit.model.device import compute_for_answers
+from tlkit.model.engine import PROMISE
+from tlkit.model.finite import check_finite
 from tlkit.options import PredictOptions
 from tlkit.predict.run import standing
 from tlkit.settings import with_own_settings
 from tlkit.steps import Tick
-
-LARGEST_CHANGE = 1e-3
-"""Of a probability, between tlkit and what was exported in fp32."""
 
 COMPARED = 200
 """Images, at most, where no labels are to be judged by."""
@@ -132,7 +131,7 @@ def export(
     form = pick(FORMATS, to, "format")
     _refuse_lacking(form, to, int8)
     seen = _images(head, images)
-    compute = compute_on("cpu", "fp32")
+    compute = compute_for_answers("cpu", fitted=head.card.precision)
     compute.place(head.model.eval())
     place = _place(head, to, int8) if out is None else out
     with new_folder(place) as staged:
@@ -153,11 +152,11 @@ def export(
         size = sum(one.stat().st_size for one in staged.iterdir())
         result = _compared(ours, theirs, seen)
         result = replace(result, folder=place, format=to, int8=int8, size=size)
-        if not int8 and result.largest_change > LARGEST_CHANGE:
+        if not int8 and result.largest_change > PROMISE:
             raise ExportError(
                 f"{to} answers otherwise than tlkit",
                 found=f"a probability that differs by {result.largest_change:.2g}",
-                expected=f"at most {LARGEST_CHANGE:g} on {result.images} images",
+                expected=f"at most {PROMISE:g} on {result.images} images",
                 do="use another format, and tell the authors of tlkit which backbone it was",
             )
         _write_beside(staged, head, form, result)
@@ -249,12 +248,14 @@ def _answers(
         stacked = np.ascontiguousarray(np.stack(waiting).transpose(0, 3, 1, 2))
         with _said("what was exported does not run", folder):
             theirs.append(np.asarray(run(stacked), np.float64))
+        images = paths[len(ours) - len(waiting) : len(ours)]
+        check_finite(theirs[-1], of="what was exported", do="use another format", images=images)
         waiting.clear()
 
     ours: list[Floats] = []
     theirs: list[Floats] = []
     waiting: list[Pixels] = []
-    asked = PredictOptions(engine="eager", precision="fp32", device="cpu")
+    asked = PredictOptions(engine="eager", device="cpu")
     answers = standing([head], asked, len(paths)).over(paths, pixels)
     with contextlib.closing(answers):
         for number, one in enumerate(answers):

@@ -1,6 +1,7 @@
 """Device: where to compute, in which arithmetic, and from which random numbers.
 
-In: the options' words. Out: a `Compute`.
+In: the options' words. Out: a `Compute`. Training is told its arithmetic by `compute_on`; whatever
+asks a head, in whichever command, by `compute_for_answers`, and by nothing else.
 Next door: assemble.py (what is computed), engine.py (running what no longer changes).
 """
 
@@ -13,13 +14,15 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tlkit import cores, ranks
 from tlkit.errors import OptionError, TlkitError
+from tlkit.settings import ProcessSetting, SetAside
 
 log = logging.getLogger("tlkit")
 
@@ -30,7 +33,7 @@ class Compute:
 
     device: torch.device
     precision: str
-    """`fp32` or `bf16` (autocast: master weights stay fp32)."""
+    """`fp32` (never TF32) or `bf16` (autocast: master weights stay fp32)."""
     layout: str = "channels-last"
     """Of feature maps in memory: `channels-last` or `contiguous`."""
 
@@ -52,9 +55,20 @@ class Compute:
         inputs = self.send(inputs)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=self._memory_format)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self.arithmetic():
             output = module(inputs)
         return output.float()
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Compute in this precision inside the block, whatever the user's program has set."""
+        if self.precision == "bf16":
+            with torch.autocast(self.device.type, torch.bfloat16):
+                yield
+            return
+        # Not in an autocast of the user's either.
+        with _no_shortcuts(self.device.type), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def infer(self, module: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """As `run`, without gradients; in halves of halves where the memory does not hold it all.
@@ -129,6 +143,20 @@ def compute_on(device: str, precision: str, layout: str = "auto") -> Compute:
     return Compute(device=chosen, precision=precision, layout=layout)
 
 
+def compute_for_answers(
+    device: str, precision: str = "auto", *, fitted: str, layout: str = "auto"
+) -> Compute:
+    """Decide in which arithmetic a head answers: the one rule of every command that asks a head.
+
+    `auto` is fp32, on every device, with every engine and for any number of images. bf16 changes
+    a probability by some hundredths, and otherwise on every engine, so it computes answers only
+    where the user names it, or `as-fitted` means it: `fitted` is what the head was trained with.
+    Raises `OptionError` for a device that is not there.
+    """
+    named = {"auto": "fp32", "as-fitted": fitted}
+    return compute_on(device, named.get(precision, precision), layout)
+
+
 def _has_bf16_units(device: torch.device) -> bool:
     """Whether the device multiplies bf16 faster than fp32, and not only pretends to."""
     if device.type == "cuda":
@@ -184,6 +212,52 @@ def _absent(kind: str) -> tuple[str, str]:
         if not torch.backends.mps.is_available():
             return ", and this Mac has no GPU for it, or a macOS that is too old", "use cpu"
     return "", ""
+
+
+@cache
+def _no_shortcuts(kind: str) -> SetAside:
+    """Keep fp32 products fp32 on a kind of device, while any thread is inside.
+
+    Neither TF32, which cuDNN takes unless told otherwise, nor bf16.
+    """
+
+    def settings() -> list[ProcessSetting]:
+        return [
+            ProcessSetting(
+                read=partial(getattr, one, "fp32_precision"),
+                write=partial(setattr, one, "fp32_precision"),
+                value="ieee",
+            )
+            for one in _products(kind)
+            if one.fp32_precision not in ("none", "ieee")
+        ]
+
+    return SetAside(settings)
+
+
+def _products(kind: str) -> list[Any]:
+    """Torch's settings for the products of fp32 numbers on a kind of device."""
+    backends: Any = torch.backends
+    if not hasattr(backends.mkldnn, "matmul"):  # before torch 2.9
+        return [_Tf32(one) for one in (backends.cuda.matmul, backends.cudnn)]
+    if kind == "cuda":
+        return [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    return [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+
+
+class _Tf32:
+    """A setting of torch before 2.9, in the words of the later ones."""
+
+    def __init__(self, setting: Any) -> None:
+        self.setting = setting
+
+    @property
+    def fp32_precision(self) -> str:
+        return "tf32" if self.setting.allow_tf32 else "ieee"
+
+    @fp32_precision.setter
+    def fp32_precision(self, word: str) -> None:
+        self.setting.allow_tf32 = word == "tf32"
 
 
 @cache

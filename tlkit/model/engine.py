@@ -5,6 +5,8 @@ compute; how much work there is. Out: a `Runner`, which gives fp32 on the CPU, a
 the next images before it is asked for the last ones.
 An engine is a row in `ENGINES`. Compiling takes seconds, so `auto` weighs it against the work; the
 numbers that it weighs by are constants, for the same folder must always get the same engine.
+Which engine it is decides how long an answer takes and not what it is: one that moves a head's
+scores, on pictures that are always the same, by more than `PROMISE` is not used for that head.
 Next door: device.py (device and precision), which also runs what is still being trained.
 """
 
@@ -145,6 +147,14 @@ WORTH_FOLDING = 5e9
 TOLERANCE = {"fp32": 1e-3, "bf16": 1e-1}
 """Largest difference from eager, as a share of the largest output, by precision."""
 
+PROMISE = 1e-3
+"""Largest difference between two probabilities of one image by one head in fp32, whichever command
+and engine gives them. Scores (logits over the temperature) may differ from eager's by as much: that
+moves a probability by at most half of it, so that two engines are within it of each other."""
+
+Scores = Callable[[Tensor], Tensor]
+"""What an engine gives (B, ...) -> the scores (B, C) that come of it in the end."""
+
 
 def example_for(spec: InputSpec) -> Tensor:
     """Two images of noise, always the same: that padding is right cannot be seen on one colour."""
@@ -228,18 +238,29 @@ def start(
     work: Work,
     *,
     keep: bool = False,
+    scores: Scores | None = None,
 ) -> Runner:
     """Start an engine and hold its answer against eager's.
 
-    Where it fails or answers otherwise: `OptionError` if it was asked for, else eager. The module
-    must be in eval mode and placed.
+    With `scores`, what comes of the answer is held against `PROMISE` too. Where it fails or answers
+    otherwise: `OptionError` if it was asked for, else eager. The module must be in eval mode and
+    placed.
     """
 
     def make(name: str, keep: Keep = "nothing") -> Submit:
         return ENGINES[name].make(module, compute, example, work, keep)
 
+    def fault_of(submit: Submit) -> str:
+        pictures = example if scores is None else _with_smooth(example)
+        sizes = [pictures, _larger(pictures)] if work.any_size else [pictures]
+        faults = (_fault(submit, module, compute, one, scores) for one in sizes)
+        return next(filter(None, faults), "")
+
     if choice.name == "eager":
-        return Runner(name="eager", submit=make("eager"))
+        submit = make("eager")
+        if scores is not None and _folds(work, compute) and fault_of(submit):
+            submit = _plain(module, compute)
+        return Runner(name="eager", submit=submit)
     # What was kept may be of other code with the same tensors: then it is made anew.
     tries: tuple[Keep, ...] = ("found", "anew") if keep else ("nothing",)
     fault = ""
@@ -247,9 +268,7 @@ def start(
     for how in tries:
         try:
             submit = make(choice.name, how)
-            fault = _fault(submit, module, compute, example)
-            if work.any_size and not fault:
-                fault = _fault(submit, module, compute, _larger(example))
+            fault = fault_of(submit)
         except Exception as error:  # compilers raise whatever a stranger's network leads them to
             fault, lacking = briefly(error), machine_error(error)
         if not fault:
@@ -261,7 +280,7 @@ def start(
             f"the engine {choice.name} cannot run this network",
             found=fault,
             expected=f"what eager gives, within {TOLERANCE[compute.precision]:g} of the largest "
-            "number",
+            "number" + (f", and scores within {PROMISE:g}" if scores is not None else ""),
             do="use --engine eager or --engine auto",
         )
     return Runner(
@@ -273,14 +292,36 @@ def start(
     )
 
 
-def _fault(submit: Submit, module: nn.Module, compute: Compute, example: Tensor) -> str:
+def _fault(
+    submit: Submit,
+    module: nn.Module,
+    compute: Compute,
+    example: Tensor,
+    scores: Scores | None,
+) -> str:
     """How far it is from eager, where that is too far."""
     expected = compute.infer(module, example).cpu()
     found = submit(example)()
     if found.shape != expected.shape:
         return f"an output {tuple(found.shape)}, not {tuple(expected.shape)}"
     off = off_by(found, expected)
-    return "" if off <= TOLERANCE[compute.precision] else f"an answer that is off by {off:.2g}"
+    if not off <= TOLERANCE[compute.precision]:
+        return f"an answer that is off by {off:.2g}"
+    if scores is None:
+        return ""
+    wanted = scores(expected)
+    if not wanted.isfinite().all():
+        return ""  # the head is at fault, and its answers will say so
+    moved = float((scores(found) - wanted).abs().max())
+    return "" if moved <= PROMISE else f"scores that are off by {moved:.2g}"
+
+
+def _with_smooth(images: Tensor) -> Tensor:
+    """The images, and behind them what is left of them without detail: as photos mostly are."""
+    rough = nn.functional.adaptive_avg_pool2d(images.float(), 8)
+    contrast = (rough - rough.mean()) * (64 / rough.std().clamp_min(1e-6)) + 128
+    smooth = nn.functional.interpolate(contrast, images.shape[2:], mode="bilinear")
+    return torch.cat([images, smooth.round().clamp(0, 255).to(torch.uint8)])
 
 
 def _larger(images: Tensor) -> Tensor:
@@ -296,8 +337,16 @@ def off_by(found: Tensor, expected: Tensor) -> float:
 
 
 def _eager(module: nn.Module, compute: Compute, example: Tensor, work: Work, keep: Keep) -> Submit:
-    if work.total >= WORTH_FOLDING and compute.precision == "fp32":
-        module = _folded(module, compute, example)
+    return _plain(_folded(module, compute, example) if _folds(work, compute) else module, compute)
+
+
+def _folds(work: Work, compute: Compute) -> bool:
+    """Whether eager folds BatchNorms for so much work."""
+    return work.total >= WORTH_FOLDING and compute.precision == "fp32"
+
+
+def _plain(module: nn.Module, compute: Compute) -> Submit:
+    """What runs a module as it is."""
 
     def submit(images: Tensor) -> Answer:
         with torch.inference_mode():

@@ -23,6 +23,7 @@ from tlkit.data.images import BadImage, refuse
 from tlkit.data.pixels import ReadOnce
 from tlkit.errors import HeadFileError, OptionError, listing
 from tlkit.metrics import SMALLEST, logs, softmax
+from tlkit.model.finite import check_finite
 from tlkit.options import PredictOptions
 from tlkit.predict.reject import rule_of
 from tlkit.predict.run import Prediction, Source, Standing, prepare, standing
@@ -83,7 +84,10 @@ def weights_of(heads: Sequence[Head], options: PredictOptions) -> Floats:
         weights = np.ones(len(heads))
     else:
         weights = _parsed(options.head_weights, len(heads))
-    return weights / weights.sum() if options.combine == "mean" else weights
+    if options.combine == "logits":
+        return weights
+    shares: Floats = weights / weights.max()  # their sum is finite, however large they are
+    return np.asarray(shares / shares.sum(), np.float64)
 
 
 def _parsed(text: str, count: int) -> Floats:
@@ -210,9 +214,17 @@ def join(answers: Sequence[Prediction], weights: Floats, combine: str) -> Predic
         return answers[0]
     rows = np.stack([one.probabilities for one in answers])
     known = [one.familiarity for one in answers if one.familiarity is not None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        probabilities = combined(rows, weights, combine)
+    check_finite(
+        probabilities[None],
+        of="the sum of the heads' logits, by their weights,",
+        do="use smaller --head-weights",
+        images=[answers[0].path],
+    )
     return replace(
         answers[0],
-        probabilities=combined(rows, weights, combine),
+        probabilities=probabilities,
         familiarity=float(np.mean(known)) if len(known) == len(answers) else None,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from tlkit.backbone import InputSpec
 from tlkit.calibration import familiarity
 from tlkit.data.batches import even_parts, stretches
 from tlkit.data.images import BadImage, Pixels, read
-from tlkit.model.device import Compute, compute_on
-from tlkit.model.engine import Runner, Work, choose, example_for, one_ahead, start, work_of
+from tlkit.model.device import Compute, compute_for_answers
+from tlkit.model.engine import Runner, Scores, Work, choose, example_for, one_ahead, start, work_of
+from tlkit.model.finite import check_scores
 from tlkit.options import PredictOptions
+from tlkit.predict.answers import probabilities_of
 from tlkit.predict.dense import Window, window_of
 from tlkit.predict.shared import Stack, stacked
 from tlkit.predict.tta import Seen, View, seen, views_of
@@ -41,9 +43,6 @@ Answers = Callable[[], "list[list[Answer]]"]
 
 Source = Callable[[int, int], Pixels]
 """Position and `at_least_px` -> the pixels of that image. Raises `Unreadable`."""
-
-LARGEST_CHANGE = 0.01
-"""Of a probability, by another precision than the head was fitted with, for --precision auto."""
 
 UNSURE = "unsure"
 
@@ -122,11 +121,7 @@ class Standing:
     """H heads of one group with their engines, which can be asked as often as one likes."""
 
     ready: Ready
-    sure: Ready | None
-    """As fitted, to hold the first images' answers against, where they may be others."""
     options: PredictOptions
-    images: int
-    """For which the engines were chosen."""
 
     def over(
         self, paths: Sequence[Path], source: Source | None = None
@@ -145,7 +140,7 @@ class Standing:
             workers=options.workers,
         )
         with contextlib.closing(read_ahead):
-            begun = _begun(read_ahead, ready, self.sure, options, self.images)
+            begun = ((stretch, _submitted(ready, stretch, paths)) for stretch in read_ahead)
             for stretch, rows in one_ahead(begun):
                 left = iter(rows)
                 for position, one in stretch:
@@ -160,44 +155,14 @@ class Standing:
 
 def standing(heads: Sequence[Head], options: PredictOptions, images: int) -> Standing:
     """H heads of one group, placed, with engines for so many images. Raises `OptionError`."""
-    ready = prepare(heads, options)
-    sure: Ready | None = None
-    if options.precision == "auto" and ready.compute.precision != heads[0].card.precision:
-        sure = replace(ready, compute=compute_on(options.device, heads[0].card.precision))
-    return Standing(
-        ready=ready.started(options.engine, images), sure=sure, options=options, images=images
-    )
+    ready = prepare(heads, options).started(options.engine, images)
+    return Standing(ready=ready, options=options)
 
 
-def _begun(
-    stretches: Iterable[Stretch],
-    ready: Ready,
-    sure: Ready | None,
-    options: PredictOptions,
-    images: int,
-) -> Iterator[tuple[Stretch, Answers]]:
-    """Each stretch, and what was begun with its images: by `sure`, where the other one differs."""
-    for stretch in stretches:
-        good = [one for _, one in stretch if not isinstance(one, BadImage)]
-        if good and sure is not None:
-            change = _change(ready.submit(good)(), sure.submit(good)())
-            if change > LARGEST_CHANGE:
-                ready = sure.started(options.engine, images)
-            log.info(
-                "precision: %s; the other one changes probabilities by up to %.2g",
-                ready.compute.precision, change,
-            )  # fmt: skip
-            sure = None
-        yield stretch, ready.submit(good)
-
-
-def _change(one: Sequence[Sequence[Answer]], other: Sequence[Sequence[Answer]]) -> float:
-    """The largest difference between probabilities of the same images by the same heads."""
-    first, second = (
-        np.array([[answer.probabilities for answer in row] for row in rows])
-        for rows in (one, other)
-    )
-    return float(np.abs(first - second).max())
+def _submitted(ready: Ready, stretch: Stretch, paths: Sequence[Path]) -> Answers:
+    """Begin with the images of a stretch that could be read."""
+    good = [(position, one) for position, one in stretch if not isinstance(one, BadImage)]
+    return ready.submit([one for _, one in good], [paths[position] for position, _ in good])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,13 +226,31 @@ class Ready:
         if crops > NEVER_WORTH_COMPILING:
             log.info(choice.reason)
         keep = self.stack.border > 0 and cache.limit() > 0
-        runner = start(choice, module, self.compute, example, work, keep=keep)
+        # bf16 differs by more from engine to engine, and whoever names it is told so.
+        scores = self._scores_behind(parts, any_size) if self.compute.precision == "fp32" else None
+        runner = start(choice, module, self.compute, example, work, keep=keep, scores=scores)
         if runner.fallback:
             log.info(runner.fallback)
         return runner
 
-    def submit(self, images: Sequence[Seen]) -> Answers:
-        """Begin with these images."""
+    def _scores_behind(self, parts: int, whole: bool) -> Scores:
+        """Return what makes scores of all heads of the output of the first parts of the stack."""
+
+        def scores(output: Tensor) -> Tensor:
+            with torch.inference_mode():
+                logits = self._rest(output, parts, whole=whole)
+            return torch.cat(
+                [
+                    one[:, : len(head.classes)].cpu() / head.card.calibration.temperature
+                    for head, one in zip(self.heads, logits, strict=True)
+                ],
+                dim=1,
+            )
+
+        return scores
+
+    def submit(self, images: Sequence[Seen], paths: Sequence[Path] = ()) -> Answers:
+        """Begin with these images; `paths` names them where an answer is not a number."""
         weights = torch.tensor([view.weight for view in self.views], dtype=torch.float64)
         starts = np.cumsum([0, *(len(image.pixels) for image in images)])[:-1]
         views = [start + np.array(one.of) for start, one in zip(starts, images, strict=True)]
@@ -277,12 +260,14 @@ class Ready:
             if not images:
                 return []
             where = torch.from_numpy(np.stack(views))
+            names = [path for path, image in zip(paths, images, strict=False) for _ in image.pixels]
             found = []
             for head, one in zip(self.heads, logits(), strict=True):
                 count = len(head.classes)
-                scores, told = one[:, :count].double(), one[:, count:].double()
-                soft = (scores / head.card.calibration.temperature).softmax(dim=1)
-                rows = torch.cat([soft, told], dim=1)[where]
+                soft = probabilities_of(head, one[:, :count], names)
+                similarity = one[:, count:].double()
+                check_scores(similarity, head.path, names)
+                rows = torch.cat([soft, similarity], dim=1)[where]
                 mean = (rows * weights[:, None]).sum(dim=1) / weights.sum()
                 found.append([_answer(row, count) for row in mean.numpy()])
             return [list(one) for one in zip(*found, strict=True)]
@@ -322,15 +307,16 @@ class Ready:
 
         def scored() -> list[Tensor]:
             with torch.inference_mode():
-                # Not `started`: what --precision auto is held against.
-                found, at = ([images], 0) if begun is None else ([begun()], done)
-                if whole and self.window is not None:
-                    rest = self._by_windows(self.window, found, at)
-                else:
-                    rest = self.stack.run(self.compute, found, at, self.stack.end)
-                return [one.cpu() for one in rest]
+                found, at = (images, 0) if begun is None else (begun(), done)
+                return [one.cpu() for one in self._rest(found, at, whole=whole)]
 
         return scored
+
+    def _rest(self, output: Tensor, start: int, *, whole: bool) -> list[Tensor]:
+        """Run the parts from `start` over what those before have given: for each head (B, C)."""
+        if whole and self.window is not None:
+            return self._by_windows(self.window, [output], start)
+        return self.stack.run(self.compute, [output], start, self.stack.end)
 
     def _by_windows(self, window: Window, found: list[Tensor], at: int) -> list[Tensor]:
         """The mean over all windows of their scores: for each head (B, C). Runs the parts from
@@ -356,10 +342,7 @@ def _answer(row: NDArray[np.float64], classes: int) -> Answer:
 
 def prepare(heads: Sequence[Head], options: PredictOptions) -> Ready:
     """Place H heads of one group. Raises `OptionError` for what they cannot do."""
-    compute = compute_on(
-        options.device,
-        heads[0].card.precision if options.precision == "as-fitted" else options.precision,
-    )
+    compute = compute_for_answers(options.device, options.precision, fitted=heads[0].card.precision)
     stack = stacked(heads)
     stack.place(compute)
     ready = Ready(

@@ -81,8 +81,9 @@ class Session:
         found: list[Prediction] = []
         for size in even_parts(len(images), max(1, self.options.batch // self.views)):
             some = images[len(found) : len(found) + size]
+            paths = [path for path, _ in some]
             rows = [
-                ready.submit([look[number] for _, look in some])
+                ready.submit([look[number] for _, look in some], paths)
                 for number, ready in enumerate(self.ready)
             ]
             answers = [one() for one in rows]
@@ -124,13 +125,6 @@ def sessions(heads: Sequence[Head], options: PredictOptions) -> dict[str, Sessio
     these options would raise; a policy that was not named and does not go with the heads is left
     out.
     """
-    if options.precision == "auto":
-        raise OptionError(
-            "there are no first images by which the precision could be chosen",
-            found="--precision auto",
-            expected="as-fitted, fp32 or bf16",
-            do="name one; `tlkit predict --precision auto` says what it takes",
-        )
     asked = _under(options.tta, heads, options)
     check(heads, asked)
     first = _session(heads, asked)

@@ -5,13 +5,15 @@ Where a linear layer stands on the average of a map, the map is exact (CAM: Zhou
 arXiv 1512.04150): its mean is the class's score. Elsewhere, for token networks too, it is Grad-CAM
 (Selvaraju et al. 2016, arXiv 1610.02391), by the grad-cam library.
 A map says what the score hangs on and not why; it is as coarse as the network's last map.
+The network sees the very pixels that it sees in `predict`: a JPEG is decoded once for it and, where
+its picture has to be larger, once for that.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,13 +28,15 @@ from torch import Tensor, nn
 
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
-from tlkit.data.images import BadImage, Pixels, Unreadable, read
+from tlkit.data.images import BadImage, Pixels, Unreadable, content, decode_each
 from tlkit.data.transforms import plain
 from tlkit.errors import OptionError, pick
 from tlkit.files import shortened, write_bytes
 from tlkit.model.assemble import Assembled
-from tlkit.model.device import compute_on
+from tlkit.model.device import Compute, compute_for_answers
+from tlkit.model.finite import check_scores
 from tlkit.model.heads import Scale
+from tlkit.predict.answers import probabilities_of
 from tlkit.predict.dense import features_of_black, takes_the_mean
 from tlkit.predict.run import Prediction
 from tlkit.settings import with_own_settings
@@ -84,45 +88,66 @@ def explain(
         pick(dict.fromkeys(head.classes), target, "class")
     for path in paths:
         try:
-            image = read(path, at_least_px=PX)
+            image = explained.decode(content(path).data)
         except Unreadable as error:
             yield BadImage(path=path, reason=str(error))
             continue
         yield explained(path, image, target)
 
 
-Explainer = Callable[[Path, Pixels, str], "Explanation"]
-"""An image by name, its pixels (H, W, 3), the class or "" for the likeliest."""
+See = Callable[[Tensor, int | None], tuple[Tensor, NDArray[np.float32]]]
+"""One image (1, channels, H, W) uint8, and the class, or None for the likeliest -> logits (C,),
+map (h, w)."""
 
 
-def explainer(head: Head, *, device: str = "auto") -> Explainer:
-    """What explains one image after the other. Raises `OptionError` as `explain` does."""
-    known = {name: number for number, name in enumerate(head.classes)}
-    compute = compute_on(device, "fp32")
-    model = head.model.eval()
-    compute.place(model)
-    see = _averaged(model) or _by_gradient(model, str(head.path))
-    temperature = head.card.calibration.temperature
+@dataclass(frozen=True, kw_only=True)
+class Explainer:
+    """Explains one image after the other. Made by `explainer`."""
 
-    def explained(path: Path, image: Pixels, target: str) -> Explanation:
+    head: Head
+    compute: Compute
+    see: See
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """`at_least_px` of what an image has to be decoded to."""
+        return frozenset({self.head.model.spec.resize_px, PX})
+
+    def decode(self, data: bytes) -> dict[int, Pixels]:
+        """Decode what a file holds to all of these sizes. Raises `Unreadable`."""
+        return decode_each(data, self.sizes)
+
+    def __call__(self, path: Path, image: Mapping[int, Pixels], target: str) -> Explanation:
+        """Explain an image, decoded to all `sizes`, for a class, or "" for the likeliest.
+
+        Raises `UnknownName` for the class, and `AnswerError` where what the head gives is no
+        number.
+        """
+        head, spec = self.head, self.head.model.spec
+        known = {name: number for number, name in enumerate(head.classes)}
         wanted = pick(known, target, "class") if target else None
-        square = torch.from_numpy(plain(model.spec, image).copy()).permute(2, 0, 1)[None]
-        logits, shown = see(compute.send(square), wanted)
-        soft = (logits.cpu().double() / temperature).softmax(dim=0).numpy()
+        pixels = plain(spec, image[spec.resize_px])
+        square = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        with self.compute.arithmetic():
+            logits, shown = self.see(self.compute.send(square), wanted)
+        soft = probabilities_of(head, logits.cpu()[None], [path])[0].numpy()
+        check_scores(shown[None], head.path, [path])
         prediction = Prediction(path=path, classes=head.classes, probabilities=soft)
         return Explanation(
             prediction=prediction,
             target=target or prediction.label,
             map=_scaled(shown),
-            square=_large(model.spec, image),
+            square=_large(spec, image[PX]),
         )
 
-    return explained
 
-
-See = Callable[[Tensor, int | None], tuple[Tensor, NDArray[np.float32]]]
-"""One image (1, channels, H, W) uint8, and the class, or None for the likeliest -> logits (C,),
-map (h, w)."""
+def explainer(head: Head, *, device: str = "auto") -> Explainer:
+    """What explains one image after the other. Raises `OptionError` as `explain` does."""
+    compute = compute_for_answers(device, fitted=head.card.precision)
+    model = head.model.eval()
+    compute.place(model)
+    see = _averaged(model) or _by_gradient(model, str(head.path))
+    return Explainer(head=head, compute=compute, see=see)
 
 
 def _averaged(model: Assembled) -> See | None:

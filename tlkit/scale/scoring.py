@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tlkit.artifact import load_all
 from tlkit.card import sha256_of, versions
 from tlkit.data.images import Pixels, Unreadable, decode
-from tlkit.errors import OptionError, TlkitError, briefly
+from tlkit.errors import TlkitError, briefly
 from tlkit.files import as_list, as_text
 from tlkit.options import PredictOptions, ScoreOptions, declared, own_parameters, signature
 from tlkit.predict.ensemble import ask, settle
@@ -130,13 +130,6 @@ class Asked:
 def score_events(asked: Asked, options: ScoreOptions) -> Generator[Tick, None, Written]:
     """The same step by step. Yields ticks."""
     refuse_missing(options)
-    if options.precision == "auto":
-        raise OptionError(
-            "each shard has first images of its own, by which the precision would be chosen",
-            found="--precision auto",
-            expected="as-fitted, fp32 or bf16",
-            do="name one; `tlkit predict --precision auto` says of a few images what it takes",
-        )
     files = head_files(asked.head)
     # Read here, too: what can be refused is refused before a cluster is asked.
     heads = load_all(files, weights=asked.weights)

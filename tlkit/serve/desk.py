@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tlkit.data.batches import even_parts
-from tlkit.data.images import BadImage, Pixels, Unreadable, decode
-from tlkit.errors import pick
+from tlkit.data.images import BadImage, Pixels, Unreadable
+from tlkit.errors import AnswerError, pick
 from tlkit.options import PredictOptions
 from tlkit.predict.run import Prediction
 from tlkit.predict.session import Look, Session
-from tlkit.report.explain import PX, Explainer, picture
+from tlkit.report.explain import Explainer, picture
 
 MOST_DECODED = 256 * 2**20
 """Bytes of decoded images that may wait for the network."""
@@ -120,16 +120,14 @@ class Desk:
         answer: Future[bytes | BadImage] = Future()
         kept = _kept(answer, data)
 
-        def then(image: Pixels) -> _Chore:
+        def then(image: Mapping[int, Pixels]) -> _Chore:
             return _Chore(
                 work=lambda: picture(explainer(path, image, target)),
                 answer=answer,
-                size=image.nbytes,
+                size=sum({id(pixels): pixels.nbytes for pixels in image.values()}.values()),
             )
 
-        self._readers.submit(
-            self._read, answer, path, lambda: decode(kept.pop(), at_least_px=PX), then
-        )
+        self._readers.submit(self._read, answer, path, lambda: explainer.decode(kept.pop()), then)
         return answer
 
     def do(self, work: Callable[[], T]) -> Future[T]:
@@ -220,7 +218,13 @@ class Desk:
         if not wanted:
             return 0
         try:
-            found = self._session(policy).ask([(one.path, one.look) for one in wanted])
+            session = self._session(policy)
+            try:
+                found = session.ask([(one.path, one.look) for one in wanted])
+            except AnswerError:
+                # One image of another request may have brought it about, and is not theirs.
+                self._ask_each(session, wanted)
+                return len(wanted)
         except BaseException as error:
             for one in wanted:
                 one.answer.set_exception(_fault(error))
@@ -228,6 +232,16 @@ class Desk:
         for one, prediction in zip(wanted, found, strict=True):
             one.answer.set_result(prediction)
         return len(wanted)
+
+    def _ask_each(self, session: Session, images: Iterable[_Image]) -> None:
+        """Ask for one image after the other; one that fails takes no other with it."""
+        for image in images:
+            try:
+                (prediction,) = session.ask([(image.path, image.look)])
+            except BaseException as error:
+                image.answer.set_exception(_fault(error))
+            else:
+                image.answer.set_result(prediction)
 
     def _session(self, policy: str) -> Session:
         """With engines, which are started when they are first needed."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from tlkit.errors import OptionError, TlkitError
+from tlkit.errors import AnswerError, OptionError, TlkitError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -56,8 +56,12 @@ def response(error: HTTPException) -> JSONResponse:
 
 def of_error(error: TlkitError) -> JSONResponse:
     """What was asked and cannot be done, or what cannot be done now."""
-    wrong = isinstance(error, OptionError)
-    return _json(HTTPStatus(422 if wrong else 503), error, {})
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, OptionError):
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+    elif isinstance(error, AnswerError):  # no later try gives another answer
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return _json(status, error, {})
 
 
 def of_fault(error: Exception) -> JSONResponse:

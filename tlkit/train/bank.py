@@ -44,8 +44,10 @@ from tlkit.files import disk_errors, write_bytes
 from tlkit.model.assemble import Cut, Pool
 from tlkit.model.device import Compute
 from tlkit.model.engine import (
+    PROMISE,
     Choice,
     Runner,
+    Scores,
     Work,
     choose,
     example_for,
@@ -53,9 +55,10 @@ from tlkit.model.engine import (
     start,
     work_of,
 )
+from tlkit.model.finite import check_finite
 from tlkit.ranks import here
 from tlkit.train.events import Note, Tick
-from tlkit.train.store import KEY, KEY_BYTES, Store, trim
+from tlkit.train.store import KEY, KEY_BYTES, ROUNDING, Store, trim
 from tlkit.weights import digest
 
 BATCH = 32
@@ -121,6 +124,28 @@ class Bank:
             catalog=self.catalog.take(index),
             bad=(),
         )
+
+
+NUDGES = 8
+"""Times that rows are moved by as much as the bank may have rounded them."""
+
+
+def hang_on_rounding(probabilities: Callable[[Tensor], Tensor], rows: Tensor) -> NDArray[np.int64]:
+    """Return the positions of rows (n, ...) whose probabilities the bank is too coarse for.
+
+    A row has 11 bits of each number, which is nothing to training but may be to an answer: if
+    `probabilities` (n, C) of a row move by more than half of `PROMISE` when each of its numbers is
+    moved, up or down, by what rounding takes at most, the image has to be asked about anew.
+    """
+    settled = probabilities(rows)
+    moved = torch.zeros(len(rows), dtype=settled.dtype)
+    signs = torch.Generator().manual_seed(0)
+    for _ in range(NUDGES):
+        up = torch.randint(0, 2, rows.shape, generator=signs, dtype=torch.int8).to(rows.dtype)
+        nudged = probabilities(rows * (1 + ROUNDING * (2 * up - 1)))
+        moved = torch.maximum(moved, (nudged - settled).abs().amax(dim=1))
+    positions: NDArray[np.int64] = (moved > PROMISE / 2).nonzero().flatten().numpy()
+    return positions
 
 
 Reader = Callable[[Path, int], Decoding]
@@ -211,6 +236,11 @@ class Extractor:
         """The engine, once there was something to compute."""
         self.read: Reader | None = None
         """Set by who shares images out among extractors; None: they are read."""
+        self.whose = f"the frozen part of the network, before {cut.at},"
+        """What an error calls that which computes the rows."""
+        self.scores: Scores | None = None
+        """Set where a head answers from the rows: what it makes of them, which an engine must not
+        change."""
         self.beside: tuple[Store, ...] = ()
         """Set by `together`: of vectors that the frozen part gives behind its own."""
 
@@ -376,9 +406,20 @@ class Extractor:
                 # Of what could not be read at all nothing says that it is what it was.
                 seen.lone |= {*changed, *(number for number in unread if number not in now)}
                 if rows is not None:
+                    self._check(rows, [run.catalog.paths[one] for one in numbers.tolist()])
                     self._append(run.keys.table[numbers], rows)
                 done += len(part.index) + len(part.bad)
                 yield Tick(what=run.what, done=done, total=total)
+
+    def _check(self, rows: Tensor, images: Sequence[Path]) -> None:
+        """Raise `AnswerError`, which names the images, unless all their rows are finite."""
+        check_finite(
+            rows.reshape(len(images), -1),
+            of=self.whose,
+            do="leave these images out, or use other --weights, or --precision fp32 where the "
+            "fit chose bf16",
+            images=images,
+        )
 
     def _append(self, keys: NDArray[np.void], rows: Tensor) -> None:
         """(n, V) and (n * V, ...)"""
@@ -396,8 +437,9 @@ class Extractor:
         """Start the engine, now that there is something to compute."""
         yield Note(text=self.choice.reason)
         self.started = start(
-            self.choice, self.cut.frozen, self._compute, self._example, self._work, keep=self._keep
-        )
+            self.choice, self.cut.frozen, self._compute, self._example, self._work,
+            keep=self._keep, scores=self.scores,
+        )  # fmt: skip
         if self.started.fallback:
             yield Note(text=self.started.fallback)
         return self.started

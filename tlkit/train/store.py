@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlkit.errors import DiskError
+from tlkit.errors import AnswerError, DiskError
 from tlkit.files import disk_errors
 
 KEY_BYTES = 16
@@ -43,6 +43,10 @@ PRESENT = 64 << 20
 
 MOST_MAPPED = 64
 """Segments in memory at once: each holds one of the files that a process may have open."""
+
+ROUNDING = 2.0**-11
+"""Largest share of itself by which a number of a row is another than what was computed, unless it
+is far smaller than the row's largest."""
 
 AROUND = 64 << 10
 """Bytes that become present where a row is read by itself: Linux's fault_around_bytes."""
@@ -129,6 +133,13 @@ class Store:
         else:
             part, size = segment[at], max(size, AROUND)
         # torch makes floats of halves several times as fast as NumPy does.
+        if not np.isfinite(part["largest"]).all():  # by a version that took in what is no number
+            raise AnswerError(
+                "the cache has features that are not finite",
+                found=f"NaN or infinite numbers in {self.folder}",
+                expected="finite numbers",
+                do="delete them (tlkit cache --clear); computed again, the image is named",
+            )
         largest = torch.from_numpy(part["largest"].copy()).view(-1, *[1] * len(self.shape))
         found = torch.from_numpy(part["shares"]).float().mul_(largest)
         self._seen += len(at) * size
