@@ -50,7 +50,7 @@ def test_explain_makes_a_picture_for_each_path_that_is_named(run, paths, tmp_pat
     words = ["explain", str(paths[0]), str(paths[0]), "--head", str(run), "--out", "why"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "why").iterdir())) == 2
+    assert len(list((tmp_path / "why").glob("*.png"))) == 2
 
 
 def test_similar_answers_for_each_image_that_is_named_and_searches_each_photo_once(colours, paths):
