@@ -445,6 +445,8 @@ def _fresh(ground: Ground, found: Paths, done: set[str], tally: _Tally) -> Itera
             tally.leave(file, "it is a link: what it leads to may be moved, or not be yours")
         elif not there.startswith(root):
             tally.leave(file, "a link leads to it, out of the folder of photos")
+        elif there[len(root) :] in done and not os.path.lexists(there):
+            pass  # a stop had left it in both folders, which was put right just now
         else:
             yield there
 

@@ -46,6 +46,7 @@ from tlkit.cli import (
     suggest,
     summary,
 )
+from tlkit.cli.flags import refuse_empty
 from tlkit.errors import OptionError, TlkitError
 from tlkit.ranks import here
 
@@ -79,6 +80,11 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of use."""
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words of the command line, of whatever command; refuse an empty one."""
+        refuse_empty(args)
+        return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run; a `TlkitError` is printed without a traceback and ends with status 2."""

@@ -7,6 +7,7 @@ record. Values are checked by the record itself, so the command line and Python 
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +87,24 @@ class _Value(ParamType):
                 expected=self.one.allowed,
                 do="correct the value",
             ) from error
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """Raise `OptionError` for an empty word of a command line, also behind a flag's `=`.
+
+    It mostly comes from a variable of the shell that is not set, and as a path it would mean the
+    current folder.
+    """
+    for position, word in enumerate(words):
+        value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
+        if not value.strip():
+            before = words[position - 1 : position] if position else []
+            raise OptionError(
+                "an argument is empty",
+                found=shlex.join([*before, word]),
+                expected="a value: an empty path would be the current folder, which is called .",
+                do="leave it out, or give it a value; a variable of the shell may not be set",
+            )
 
 
 def value_or_flag(

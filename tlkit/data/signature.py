@@ -68,10 +68,11 @@ def _new_key() -> bytes:
     written = folder / f".{KEY}.{secrets.token_hex(4)}.tmp"
     _write(written, secrets.token_bytes(KEY_BYTES))
     try:
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
             rename_new(written, folder / KEY)
     finally:
-        written.unlink(missing_ok=True)
+        for one in folder.glob(f".{KEY}.*.tmp"):  # also of processes that were killed
+            one.unlink(missing_ok=True)
     key = _key()
     if key is None:
         raise _no_key(folder / KEY)
