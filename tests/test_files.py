@@ -214,3 +214,21 @@ def test_what_was_there_comes_back_after_a_kill_between_two_renames(tmp_path, re
     remove_staged(tmp_path / "run")
     assert names(tmp_path) == ["run", "run/a"]
     assert (tmp_path / "run" / "a").read_text() == ("after" if replaced else "before")
+
+
+def test_what_was_abandoned_is_removed_by_the_next_writer_and_what_is_being_written_is_not(
+    tmp_path,
+):
+    (tmp_path / ".a.txt.0123abcd.tmp").write_text("half")
+    (tmp_path / ".run.0123abcd.tmp").mkdir()
+    (tmp_path / ".other.0123abcd.tmp").write_text("another's")
+    with new_folder(tmp_path / "run") as first, new_file(tmp_path / "a.txt") as file:
+        assert not (tmp_path / ".run.0123abcd.tmp").exists()
+        assert not (tmp_path / ".a.txt.0123abcd.tmp").exists()
+        write_text(tmp_path / "a.txt", "second")
+        with new_folder(tmp_path / "run", replace={"x"}):
+            assert first.exists()
+        file.write(b"first")
+        (tmp_path / "run").rmdir()
+    assert (tmp_path / "a.txt").read_text() == "first"
+    assert names(tmp_path) == [".other.0123abcd.tmp", "a.txt", "run"]

@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 import tlkit
+from tlkit import checking, sorting
 from tlkit.cli import main
-from tlkit.errors import FolderError, OptionError
+from tlkit.errors import FolderError, OptionError, RunFolderError
 from tlkit.sorting import folders_of
 from tlkit.testing import make_folder
 
@@ -117,3 +118,137 @@ def test_the_command_says_what_is_missing(head):
     found = CliRunner().invoke(main, ["sort", str(head)])
     assert found.exit_code == 2
     assert "no PHOTOS" in found.output
+
+
+def journal_of(out):
+    head, *lines = (out / "undo.jsonl").read_text().splitlines()
+    return json.loads(head), [json.loads(line) for line in lines]
+
+
+def write_journal(out, head, lines):
+    text = "".join(json.dumps(record) + "\n" for record in (head, *lines))
+    (out / "undo.jsonl").write_text(text)
+
+
+def test_a_journal_that_names_another_folder_moves_nothing_there(head, photos, tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tlkit.sort(head, photos, into=out, by="move")
+    first, lines = journal_of(out)
+    before = bytes_below(out)
+    for changed in ({"photos": str(elsewhere)}, {"signature": ""}, {"photos": f"{photos}/."}):
+        write_journal(out, {**first, **changed}, lines)
+        with pytest.raises(FolderError, match="you have not named"):
+            tlkit.unsort(out)
+        back = CliRunner().invoke(main, ["sort", "--undo", str(out)])
+        assert back.exit_code == 2
+        assert "--into FOLDER" in back.output
+    assert list(elsewhere.iterdir()) == []
+    assert bytes_below(out).keys() == before.keys()
+
+
+def test_moves_of_another_machine_go_back_to_the_folder_that_is_named(
+    head, photos, tmp_path, monkeypatch
+):
+    before = bytes_below(photos)
+    tlkit.sort(head, photos, into=tmp_path / "out", by="move")
+    monkeypatch.setenv("TLKIT_CACHE", str(tmp_path / "another"))
+    words = ["sort", "--undo", str(tmp_path / "out")]
+    assert CliRunner().invoke(main, words).exit_code == 2
+    assert CliRunner().invoke(main, [*words, "--into", str(photos)]).exit_code == 0
+    assert bytes_below(photos) == before
+
+
+@pytest.mark.parametrize("by", ["link", "copy", "move"])
+def test_a_link_in_the_place_of_a_class_folder_leads_nothing_out(head, photos, tmp_path, by):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    tlkit.sort(head, photos, into=out, by=by, reject_below="0", reject_unlike="0")
+    (out / "cat").rename(elsewhere)
+    (out / "cat").symlink_to(elsewhere)
+    before = bytes_below(elsewhere)
+    assert len(tlkit.unsort(out)) == 4
+    assert bytes_below(elsewhere) == before
+
+
+def test_a_folder_of_photos_that_became_a_link_gets_nothing(head, photos, tmp_path):
+    tlkit.sort(head, photos, into=tmp_path / "out", by="move")
+    (photos / "dog").rename(tmp_path / "elsewhere")
+    (photos / "dog").symlink_to(tmp_path / "elsewhere")
+    assert len(tlkit.unsort(tmp_path / "out")) == 4
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_into_is_refused_where_nothing_was_moved(head, photos, tmp_path):
+    tlkit.sort(head, photos, into=tmp_path / "out")
+    with pytest.raises(OptionError, match="were not moved"):
+        tlkit.unsort(tmp_path / "out", into=photos)
+
+
+def test_two_sorts_of_one_source_or_into_one_folder_are_refused(head, photos, tmp_path):
+    for into, source in (("out", photos), ("other", photos), ("other", photos / "cat")):
+        first = tlkit.sort_events(head, photos, tlkit.SortOptions(by="move"), into=tmp_path / "out")
+        while next(first).what != "sorting":
+            pass
+        with pytest.raises(RunFolderError, match="in use"):
+            tlkit.sort(head, source, into=tmp_path / into, by="move")
+        with pytest.raises(RunFolderError, match="in use"):
+            tlkit.unsort(tmp_path / "out")
+        first.close()
+        assert not (tmp_path / "other").exists()
+    assert tlkit.sort(head, photos, into=tmp_path / "out", by="move").count == 8
+    assert tlkit.unsort(tmp_path / "out") == ()
+
+
+def test_a_sort_that_begins_while_another_ends_reports_no_photo_as_unreadable(
+    head, photos, tmp_path, monkeypatch
+):
+    (photos / "cat" / "broken.png").unlink()
+    settle, options = sorting.settle, {"into": tmp_path / "out", "by": "move"}
+    others = []
+
+    def meanwhile(*args):
+        if not others:  # the other one does all of its work while this one loads its head
+            others.append(None)
+            others[0] = tlkit.sort(head, photos, **options)
+        return (yield from settle(*args))
+
+    monkeypatch.setattr(sorting, "settle", meanwhile)
+    result = tlkit.sort(head, photos, **options)
+    assert (result.count, result.unreadable, result.left) == (8, (), ())
+
+
+def test_a_photo_that_was_exchanged_and_returned_while_it_was_looked_at_stays(
+    head, photos, tmp_path, monkeypatch
+):
+    (photos / "cat" / "broken.png").unlink()
+    path = sorted((photos / "cat").iterdir())[0]
+    read, before = sorting.read, path.read_bytes()
+
+    def exchanged(this, **options):
+        if this != path:
+            return read(this, **options)
+        path.rename(tmp_path / "away")
+        path.write_bytes(next((photos / "dog").iterdir()).read_bytes())
+        pixels = read(this, **options)
+        (tmp_path / "away").replace(path)
+        return pixels
+
+    monkeypatch.setattr(sorting, "read", exchanged)
+    (left,) = tlkit.sort(head, photos, into=tmp_path / "out", by="move").left
+    assert (left.file, path.read_bytes()) == (f"cat/{path.name}", before)
+
+
+@pytest.mark.parametrize("path", ["", b"", "  "])
+def test_an_empty_path_is_not_the_current_folder(head, photos, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(photos)
+    before = bytes_below(photos)
+    for action in (
+        lambda: tlkit.sort(head, path, into=tmp_path / "out", by="move"),
+        lambda: tlkit.sort(head, photos, into=path),
+        lambda: tlkit.unsort(path),
+        lambda: tlkit.check(path),
+        lambda: checking.undo(path),
+    ):
+        with pytest.raises(OptionError, match="is empty"):
+            action()
+    assert bytes_below(photos) == before

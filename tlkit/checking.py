@@ -129,7 +129,7 @@ def fix(found: Audit) -> list[quarantine.Move | Left]:
 
 
 def undo(folder: str | Path) -> list[quarantine.Move]:
-    """Put back what `fix` has moved. Raises `DiskError`."""
+    """Put back what `fix` has moved. Raises `RunFolderError`, `DiskError`."""
     return quarantine.undo(as_path(folder, "folder"))
 
 

@@ -104,6 +104,7 @@ def as_path(value: object, what: str) -> Path:
 def as_text(value: object, what: str) -> str:
     """Return the text of a path, which may be a URI. Raises `OptionError` as `as_path` does."""
     if isinstance(value, str | bytes | os.PathLike):
+        _refuse_blank(value, what)
         return os.fsdecode(value)
     raise OptionError(
         f"the {what} is not a path",
@@ -111,6 +112,20 @@ def as_text(value: object, what: str) -> str:
         expected="a path, as text or as a pathlib.Path",
         do=f"name the {what} by its path",
     )
+
+
+def _refuse_blank(path: object, what: str) -> None:
+    """Raise `OptionError` for a path of no characters or of blanks: it would be the current folder.
+
+    `Path("")` is the current folder already, and cannot be told from it.
+    """
+    if isinstance(path, str | bytes) and not path.strip():
+        raise OptionError(
+            f"the path of the {what} is empty",
+            found=repr(path),
+            expected="a path: an empty one would be the current folder, which is called .",
+            do=f"name the {what} by its path, or leave it out where it may be left out",
+        )
 
 
 def as_list(value: object, what: str) -> list[Any]:

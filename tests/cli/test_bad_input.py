@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tlkit.cli import main
 from tlkit.testing import make_folder
 
 
@@ -297,3 +299,12 @@ def test_an_address_is_shown_as_typed_and_is_to_be_fetched_first(run, colours, f
         ["fit", typed], ["fit", colours, "--weights", typed],
     ):  # fmt: skip
         refused(run(*words), typed, "an address on a network", "fetch")
+
+
+@pytest.mark.parametrize("name", [name for name in main.commands if name != "plugin"])
+@pytest.mark.parametrize("empty", [("",), ("  ",), ("--out=",), ("--into", "")])
+def test_an_empty_argument_of_any_command_is_refused(run, name, empty):
+    result = run(name, *empty)
+    assert result.exit_code == 2
+    assert "an argument is empty" in result.output
+    assert list(Path().iterdir()) == []

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlkit.data import quarantine
+from tlkit.data.folder_lock import changing
+from tlkit.data.journal import Left
 from tlkit.data.quarantine import NAME, move, undo
-from tlkit.errors import DiskError
+from tlkit.errors import DiskError, RunFolderError
 
 FILES = ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/deep/er/3.jpg")
 
@@ -159,3 +161,53 @@ def test_a_move_that_was_stopped_and_made_later_is_undone_once(folder, monkeypat
     move(folder, {"a/1.jpg": ""})
     assert len(undo(folder)) == 1
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", [NAME, "a"])
+def test_a_link_leads_no_file_out_of_the_folder(folder, tmp_path_factory, name):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    if name == NAME:
+        (folder / NAME).symlink_to(elsewhere)
+        for action in (lambda: move(folder, {"a/1.jpg": ""}), lambda: undo(folder)):
+            with pytest.raises(DiskError, match="a link"):
+                action()
+    else:
+        (folder / "a").rename(elsewhere / "a")
+        (folder / "a").symlink_to(elsewhere / "a")
+        (left,) = move(folder, {"a/1.jpg": ""})
+        assert left == Left(file="a/1.jpg", why=quarantine.LINKED)
+    assert (folder / "a" / "1.jpg").read_text() == "a/1.jpg"
+    assert list(elsewhere.rglob("*.jsonl")) == []
+
+
+def test_nothing_is_put_back_through_a_link(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    move(folder, {"a/1.jpg": "", "a/2.jpg": ""})
+    (folder / "a").rmdir()
+    (folder / "a").symlink_to(elsewhere)
+    with pytest.raises(DiskError, match="a link on the way"):
+        undo(folder)
+    assert list(elsewhere.iterdir()) == []
+    assert len(quarantine.moved(folder)) == 2
+
+
+def test_a_file_that_has_changed_since_it_was_looked_at_stays(folder):
+    stamps = {file: quarantine.stamp_of(folder / file) for file in FILES}
+    (folder / "a/1.jpg").write_text("another")
+    (folder / "a/2.jpg").rename(folder / "away")
+    (folder / "away").rename(folder / "a/2.jpg")  # the same file, and it was not there meanwhile
+    (folder / "b/1.jpg").unlink()
+    done = move(folder, dict.fromkeys(FILES, "why"), stamps)
+    assert done[:3] == [
+        Left(file="a/1.jpg", why=quarantine.CHANGED),
+        Left(file="a/2.jpg", why=quarantine.CHANGED),
+        Left(file="b/1.jpg", why="it is gone"),
+    ]
+    assert done[3].file == "b/deep/er/3.jpg"
+
+
+def test_two_at_once_are_refused(folder):
+    with changing(folder):
+        for action in (lambda: move(folder, {"a/1.jpg": ""}), lambda: undo(folder)):
+            with pytest.raises(RunFolderError, match="in use"):
+                action()

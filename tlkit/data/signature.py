@@ -39,7 +39,9 @@ def is_ours(record: Mapping[str, Any], signature: object) -> bool:
     with contextlib.suppress(OSError):
         key = _key()
         if key is not None and isinstance(signature, str):
-            return hmac.compare_digest(_signature(key, record).encode(), signature.encode())
+            return hmac.compare_digest(
+                _signature(key, record).encode(), signature.encode("utf-8", "surrogatepass")
+            )
     return False
 
 
