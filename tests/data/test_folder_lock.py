@@ -27,7 +27,7 @@ def test_a_folder_around_one_that_is_changed_is_in_use_and_one_beside_it_is_not(
 
 
 def test_many_may_look_and_none_may_change_meanwhile(tmp_path):
-    with changing(reading=[tmp_path]), changing(reading=[tmp_path]):
+    with changing(reading=[tmp_path]), changing(reading=[tmp_path]):  # noqa: SIM117
         with pytest.raises(RunFolderError, match="in use"), changing(tmp_path):
             pytest.fail("the block was entered")
 
