@@ -252,3 +252,25 @@ def test_an_empty_path_is_not_the_current_folder(head, photos, tmp_path, monkeyp
         with pytest.raises(OptionError, match="is empty"):
             action()
     assert bytes_below(photos) == before
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: tlkit.fit(""),
+        lambda: tlkit.fit("folder", out=" "),
+        lambda: tlkit.load(""),
+        lambda: tlkit.find_lr(""),
+        lambda: tlkit.write_report(""),
+        lambda: tlkit.features("", out="out"),
+        lambda: tlkit.search(""),
+        lambda: tlkit.compare(["", ""]),
+        lambda: tlkit.suggest("", "folder"),
+        lambda: tlkit.similar("a.jpg", ""),
+        lambda: tlkit.similar("", "folder"),
+    ],
+)
+def test_no_function_takes_an_empty_path_for_the_current_folder(action, tmp_path):
+    with pytest.raises(OptionError, match="is empty"):
+        action()
+    assert list(tmp_path.iterdir()) == []
