@@ -73,14 +73,14 @@ def _table(found: Found) -> None:
     from tlkit.cli import show
 
     click.echo(
-        "accuracy: cross-validated, and its standard deviation over the folds; "
-        "* no other is as accurate and faster"
+        "accuracy: cross-validated, and its standard deviation over the folds; rows of equal "
+        "accuracy are in the order of their loss; * no other is as accurate and faster"
     )
     show.table(
-        ["", "backbone", "photos", "accuracy", "95 % interval", "images/s", "weights", "head",
-         "pool, head", ""],
+        ["", "backbone", "photos", "accuracy", "95 % interval", "loss", "images/s",
+         "weights", "head", "pool, head", ""],
         [_row(one, best=one is found.best) for one in found.tried],
-        right=[2, 3, 5, 6, 7],
+        right=[2, 3, 5, 6, 7, 8],
     )  # fmt: skip
 
 
@@ -95,6 +95,7 @@ def _row(one: Tried, *, best: bool) -> list[str]:
         str(score.photos),
         f"{100 * score.accuracy:.1f} ± {100 * score.fold_std:.1f} %",
         f"{show.percent(score.accuracy_low)} to {show.percent(score.accuracy_high)}",
+        f"{score.loss:.4f}",
         f"{one.images_per_second:.0f}",
         f"{one.weights_bytes / 2**20:.1f} MiB",
         f"{score.head_bytes / 2**10:.0f} KiB",
