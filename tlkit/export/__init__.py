@@ -31,7 +31,7 @@ from tlkit import runs
 from tlkit.artifact import Head
 from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog, find_images, scan_for_judging, scan_parts
-from tlkit.data.images import BadImage, Pixels, read, refuse
+from tlkit.data.images import BadImage, Detail, Pixels, read, refuse
 from tlkit.data.names import Names
 from tlkit.data.transforms import plain
 from tlkit.errors import (
@@ -239,7 +239,7 @@ def _answers(
     """(N, C) of tlkit, and of what was exported, on the same pixels: each image is read once."""
     spec, views = head.model.spec, dict[int, Pixels]()
 
-    def pixels(position: int, at_least_px: int) -> Pixels:
+    def pixels(position: int, at_least_px: Detail) -> Pixels:
         image = read(paths[position], at_least_px=at_least_px)
         views[position] = plain(spec, image)
         return image
