@@ -289,3 +289,30 @@ def test_scaling_to_another_size_keeps_the_mode():
     assert scale(replace(SPEC, crop_mode="squash"), image, 30).shape[:2] == (30, 30)
     assert scale(replace(SPEC, crop_mode="border"), image, 30).shape[:2] == (15, 30)
     assert scale(TALL, image, 60).shape[:2] == (60, 120)
+
+
+@pytest.mark.parametrize("mode", ["squash", "center"])
+def test_a_network_for_rectangles_is_fitted_asked_and_explained(mode, install, colours, tmp_path):
+    import tlkit
+    from tlkit.report.explain import explain
+
+    install(
+        "tlkit-tall",
+        "from dataclasses import replace\n"
+        "from tlkit.testing import TINY\n"
+        "def weights():\n"
+        "    (one,) = TINY.weights()\n"
+        "    sizes = dict(crop_px=40, crop_width_px=24, resize_px=50, resize_width_px=30)\n"
+        f"    return (replace(one, input=replace(one.input, crop_mode={mode!r}, **sizes)),)\n"
+        "tall = replace(TINY, name='tall', weights=weights)\n",
+        ["tall"],
+    )
+    result = tlkit.fit(colours, backbone="tall", out=tmp_path / "run")
+    head = tlkit.load(result.head)
+    assert head.evaluate(colours).accuracy > 0.9
+    for tta in ("mirror", "multi", "dense"):
+        assert len(head.predict(colours, tta=tta)) == 24
+    (shown,) = explain(head.head, [next(colours.rglob("*.png"))])
+    height, width = shown.square.shape[:2]
+    assert height / width == pytest.approx(40 / 24)
+    assert shown.overlay().shape == shown.square.shape
