@@ -15,7 +15,7 @@ from tlkit.backbone import InputSpec
 from tlkit.classifier import load
 from tlkit.data.folder import scan
 from tlkit.data.geometry import detail
-from tlkit.data.images import read
+from tlkit.data.images import content, read
 from tlkit.data.transforms import plain
 from tlkit.errors import ExportError, OptionError, RunFolderError
 from tlkit.export import Answering, export, preprocessing
@@ -241,12 +241,12 @@ def test_an_image_that_is_exchanged_meanwhile_is_the_same_for_both(head, tmp_pat
     photos = make_folder(tmp_path / "photos", per_class=1)
     paths = sorted(photos.rglob("*.png"))
 
-    def exchanged(path, **how):
-        found = read(path, **how)
+    def exchanged(path):
+        found = content(path)
         path.write_bytes(b"no image any more")
         return found
 
-    monkeypatch.setattr("tlkit.export.read", exchanged)
+    monkeypatch.setattr("tlkit.export.content", exchanged)
     one = finish(export(head.head, to="torch", images=paths, out=tmp_path / "out"))
     assert one.images == 3
     assert one.largest_change < 1e-5
