@@ -29,6 +29,8 @@ inputs = st.integers(1, 500).flatmap(
         mean=st.tuples(*[st.floats(-1, 1)] * 3),
         std=st.tuples(*[st.floats(0.1, 1)] * 3),
         interpolation=st.sampled_from(["bilinear", "bicubic"]),
+        crop_mode=st.sampled_from(["center", "pad", "squash", "border"]),
+        preprocessing=st.sampled_from([1, 2]),
     )
 )
 cards = st.builds(
@@ -79,6 +81,18 @@ def test_every_card_comes_back_as_it_was(card):
     written = card.to_json()
     assert written.isascii()
     assert parsed(HERE, written, sha256_of(written)) == card
+
+
+@given(cards)
+def test_a_card_of_the_first_format_has_the_first_preprocessing(card):
+    raw = json.loads(card.to_json())
+    for name in ("crop_mode", "crop_width_px", "resize_width_px", "preprocessing"):
+        del raw["input"][name]
+    read_input = read({**raw, "format": 1}).input
+    assert (read_input.crop_mode, read_input.preprocessing) == ("center", 1)
+    del raw["input"]["interpolation"]
+    with pytest.raises(HeadFileError, match="not the fields"):
+        read(raw)
 
 
 @given(cards, st.data())

@@ -508,6 +508,13 @@ def test_a_users_file_says_where_it_is(tmp_path):
         {"std": (0.5, -0.5, 0.5)},
         {"std": (0.5, float("nan"), 0.5)},
         {"interpolation": "nearest"},
+        {"crop_mode": "centre"},
+        {"preprocessing": 3},
+        {"preprocessing": 0},
+        {"crop_width_px": 20},
+        {"resize_width_px": 20},
+        {"crop_width_px": 21, "resize_width_px": 20},
+        {"crop_width_px": -1, "resize_width_px": -1},
         {"channels": 1},
     ],
 )
@@ -518,7 +525,14 @@ def test_an_input_that_does_not_hold_together_is_refused(changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"crop_px": 40}, {"interpolation": "bicubic"}, {"crop_px": 1, "resize_px": 1}]
+    "changes",
+    [
+        {"crop_px": 40},
+        {"interpolation": "bicubic"},
+        {"crop_px": 1, "resize_px": 1},
+        {"crop_width_px": 20, "resize_width_px": 20},
+        {"crop_mode": "pad", "resize_px": 9},
+    ],
 )
 def test_an_input_at_its_limits_holds_together(changes):
     assert replace(SPEC, **changes) != SPEC

@@ -184,6 +184,8 @@ def load(path: Path, *, weights: str = "") -> Head:
             path, f"a plan that {card.backbone} cannot follow: {error.about}; {error.found}",
             "the plan of a fit", "install the versions that it was made with (`tlkit inspect`)",
         ) from error  # fmt: skip
+    # As it was fitted: the plugin may say more of its weights by now than tlkit 0.1.0 could hear.
+    built.cut.model.spec = card.input
     _make_room(path, built.cut, card, entries)
     _must_fit(path, built.cut, entries)
     _must_have_memory(path)
@@ -416,7 +418,7 @@ def _start(path: Path, card: Card, backbone: Backbone, weights: str) -> Weights 
             f"one of those that {card.backbone} has: {', '.join(known)}", install,
         )  # fmt: skip
     start = replace(unread(sets, "none" if name == "file" else name), name=name)
-    if start.input != card.input:
+    if card.input not in (start.input, start.input.as_of_0_1_0()):
         raise refused(
             path, f"the weights '{name}' now expect {start.input}",
             f"{card.input}, as when the head was trained", install,

@@ -22,7 +22,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 from tlkit.backbone import InputSpec
 from tlkit.errors import HeadFileError, TlkitError, briefly
 
-FORMAT = 1
+FORMAT = 2
+"""Of the card. Up to 1 the input says neither crop mode nor version of the preprocessing."""
+OF_FORMAT_1 = {
+    "crop_mode": "center", "crop_width_px": 0, "resize_width_px": 0, "preprocessing": 1,
+}  # fmt: skip
+"""What the input of a head of tlkit 0.1.0 means without saying it."""
 LARGEST = 16 << 20
 """Characters."""
 DEEPEST = 32
@@ -205,6 +210,8 @@ def _as(kind: Any, value: Any, where: str, levels: int) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if kind in (Card, WeightsCard, Calibration, InputSpec) and isinstance(value, dict):
         hints = get_type_hints(kind)
+        if kind is InputSpec and set(value) == set(hints) - set(OF_FORMAT_1):
+            value = {**value, **OF_FORMAT_1}
         if set(value) != set(hints):
             raise TypeError(f"{where}: not the fields {', '.join(hints)}")
         return kind(

@@ -43,6 +43,8 @@ def size(options: SummaryOptions) -> Summary:
             weights.input,
             crop_px=options.px,
             resize_px=max(options.px, weights.input.resize_px),
+            crop_width_px=0,
+            resize_width_px=0,
         )
         weights = dataclasses.replace(weights, input=spec)
     # Refused before anything is built.

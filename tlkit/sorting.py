@@ -23,7 +23,7 @@ from typing import Any
 from tlkit import artifact, runs
 from tlkit.artifact import Head
 from tlkit.data.folder import find_images
-from tlkit.data.images import BadImage, Pixels, Unreadable, read
+from tlkit.data.images import BadImage, Detail, Pixels, Unreadable, read
 from tlkit.data.journal import Left
 from tlkit.data.names import Names, Paths
 from tlkit.data.placing import (
@@ -456,7 +456,7 @@ def _sort(
 ) -> Generator[Tick, None, None]:
     states: dict[int, tuple[State, int]] = {}
 
-    def source(position: int, at_least_px: int) -> Pixels:
+    def source(position: int, at_least_px: Detail) -> Pixels:
         path = paths[position]
         try:
             # Heads with networks of their own read it each for themselves: the first one counts.

@@ -41,15 +41,21 @@ StateDict = Mapping[str, "Tensor"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+CROP_MODES = ("center", "pad", "squash", "border")
+
+PREPROCESSING = 2
+"""Version of the preprocessing rules (data/geometry.py): 1 is that of tlkit 0.1.0, which rounded
+otherwise than torchvision and timm do. A head goes on with the version that it was fitted with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
     """What a set of weights expects to see. It belongs to the weights, not to the network."""
 
     crop_px: int
-    """Side of the square given to the network."""
+    """Height of the image given to the network; its width too, unless `crop_width_px` is set."""
     resize_px: int
-    """Shorter side before the centre crop, when predicting."""
+    """What the image is scaled to before it is cropped; of what, `crop_mode` says."""
     mean: tuple[float, ...]
     """Per channel (RGB), on pixels scaled to [0, 1]."""
     std: tuple[float, ...]
@@ -57,22 +63,88 @@ class InputSpec:
     interpolation: str = "bilinear"
     """`bilinear` or `bicubic`; antialiased where an image shrinks."""
     channels: int = 3
+    crop_mode: str = "center"
+    """`center`: the shorter side is scaled to `resize_px`, then the middle is cropped.
+    `pad`: the same, and what is smaller than the crop gets a black border.
+    `squash`: the image is scaled to `resize_px` whatever its shape is, then the middle is cropped.
+    `border`: the longer side is scaled to `resize_px`, and what lacks is filled with the mean.
+    `center`, `squash` and `border` are timm's words."""
+    crop_width_px: int = 0
+    """Width of the image given to the network; 0 where it is a square."""
+    resize_width_px: int = 0
+    """Width that belongs to `resize_px` where the image is no square; 0 where it is one."""
+    preprocessing: int = PREPROCESSING
+    """Version of the preprocessing rules. Leave it out: only heads of tlkit 0.1.0 have another."""
 
     def __post_init__(self) -> None:
         sound = (
-            0 < self.crop_px <= self.resize_px
+            self._sizes_fit()
             and len(self.mean) == len(self.std) == self.channels
             and all(one > 0 for one in self.std)
             and self.interpolation in ("bilinear", "bicubic")
+            and self.crop_mode in CROP_MODES
+            and self.preprocessing in range(1, PREPROCESSING + 1)
         )
         if not sound:
             raise WeightsError(
                 "an input specification does not hold together",
                 found=str(self),
-                expected="0 < crop_px <= resize_px, one mean and one positive std per channel, "
-                "interpolation bilinear or bicubic",
+                expected="0 < crop_px <= resize_px (any two for the crop modes pad and border), "
+                "both widths or neither, one mean and one positive std per channel, "
+                f"interpolation bilinear or bicubic, crop mode {', '.join(CROP_MODES)}",
                 do="correct the weight set in the backbone's plugin",
             )
+
+    def _sizes_fit(self) -> bool:
+        if (self.crop_width_px > 0) != (self.resize_width_px > 0):
+            return False
+        pairs = zip(self.size, self.resize_size, strict=True)
+        return all(
+            crop > 0 and resize > 0 and (crop <= resize or self.crop_mode in ("pad", "border"))
+            for crop, resize in pairs
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image given to the network."""
+        return self.crop_px, self.crop_width_px or self.crop_px
+
+    @property
+    def resize_size(self) -> tuple[int, int]:
+        """Height and width that the image is scaled to or fitted to before it is cropped."""
+        return self.resize_px, self.resize_width_px or self.resize_px
+
+    @property
+    def size_in_words(self) -> str:
+        """Return the size of the network's input for people: 224, or 1024 x 768."""
+        return _in_words(self.size)
+
+    @property
+    def resize_in_words(self) -> str:
+        """Return what an image is scaled to, for people: 256 px."""
+        return f"{_in_words(self.resize_size)} px"
+
+    @property
+    def scaling_in_words(self) -> str:
+        """Return how an image is scaled, for people: bicubic, or bicubic squash."""
+        mode = "" if self.crop_mode == "center" else f" {self.crop_mode}"
+        return f"{self.interpolation}{mode}"
+
+    def as_of_0_1_0(self) -> InputSpec:
+        """Return what tlkit 0.1.0 took this for: it knew squares from the middle alone."""
+        return replace(
+            self,
+            crop_mode="center",
+            resize_px=max(self.crop_px, self.resize_px),
+            crop_width_px=0,
+            resize_width_px=0,
+            preprocessing=1,
+        )
+
+
+def _in_words(size: tuple[int, int]) -> str:
+    height, width = size
+    return str(height) if height == width else f"{height} x {width}"
 
 
 class Source(Protocol):

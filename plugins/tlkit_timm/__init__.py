@@ -146,23 +146,23 @@ def _state(model: Any) -> StateDict:
 
 
 def _input(name: str) -> InputSpec:
+    """The input of a tag, as `timm.data.create_transform` evaluates it."""
     cfg = _cfg(name)
     channels, height, width = cfg.input_size
-    if height != width:
-        raise WeightsError(
-            f"timm/{name} does not take squares",
-            found=f"{height} x {width} pixels",
-            expected="images as high as they are wide",
-            do="choose another --backbone",
-        )
+    resize_px, resize_width_px = (int(side / cfg.crop_pct) for side in (height, width))
+    mode = cfg.crop_mode if cfg.crop_mode in ("squash", "border") else "center"
+    if mode == "center" and cfg.crop_pct > 1:
+        mode = "pad"
     return InputSpec(
         crop_px=height,
-        # Fractions above 1 (a border around the whole image) have no like here.
-        resize_px=max(height, int(height / cfg.crop_pct)),
+        resize_px=resize_px,
         mean=tuple(cfg.mean),
         std=tuple(cfg.std),
         interpolation="bicubic" if cfg.interpolation == "bicubic" else "bilinear",
         channels=channels,
+        crop_mode=mode,
+        crop_width_px=0 if width == height else width,
+        resize_width_px=0 if width == height else resize_width_px,
     )
 
 

@@ -65,13 +65,8 @@ def test_tag_that_was_asked_for_is_the_default():
 
 
 def test_every_published_tag_has_a_sound_input():
-    odd = []
-    for name in timm.list_pretrained():
-        try:
-            tlkit_timm._input(name)
-        except WeightsError as error:
-            odd.append(error.found)
-    assert set(odd) <= {"1024 x 768 pixels"}
+    specs = [tlkit_timm._input(name) for name in timm.list_pretrained()]
+    assert {one.crop_mode for one in specs} >= {"center", "squash", "border"}
 
 
 def test_sets_of_one_model_each_have_their_own_input_and_licence():
@@ -90,16 +85,17 @@ def test_model_without_published_weights_says_so():
         obtain(backbone.weights(), "default")
 
 
-def test_images_that_are_no_squares_are_refused(monkeypatch):
+def test_images_that_are_no_squares_keep_their_shape(monkeypatch):
     from dataclasses import replace
 
     from tlkit_timm import _cfg
 
     # As timm's sapiens2 networks are, which older versions do not have.
-    tall = replace(_cfg("resnet18"), input_size=(3, 1024, 768))
+    tall = replace(_cfg("resnet18"), input_size=(3, 1024, 768), crop_pct=0.9, crop_mode="squash")
     monkeypatch.setattr("tlkit_timm._cfg", lambda name: tall)
-    with pytest.raises(WeightsError, match="1024 x 768"):
-        FAMILY.backbone("resnet18").weights()
+    for one in FAMILY.backbone("resnet18").weights():
+        assert (one.input.size, one.input.resize_size) == ((1024, 768), (1137, 853))
+        assert one.input.crop_mode == "squash"
 
 
 # --- files, caches and the network ---

@@ -34,6 +34,15 @@ def test_policy_none_is_the_view_of_evaluation():
     assert np.array_equal(look("none")[0], plain(SPEC, IMAGE))
 
 
+@pytest.mark.parametrize("mode", ["center", "pad", "squash", "border"])
+def test_every_crop_mode_has_its_plain_view_among_the_views(mode):
+    spec = replace(SPEC, crop_mode=mode, resize_px=32 if mode != "pad" else 29)
+    for tta in ("none", "mirror", "five", "ten"):
+        found = each(seen(IMAGE, views_of(PredictOptions(tta=tta), spec), spec))
+        assert np.array_equal(found[0], plain(spec, IMAGE))
+        assert {view.shape for view in found} == {(32, 32, 3)}
+
+
 def test_mirror_gives_a_picture_and_its_mirror_the_same_set_of_views():
     for tta in ("mirror", "ten", "multi", "vgg150", "dense", "dense+crops"):
         # Scales that OpenCV makes alike from both, to the last bit.
@@ -73,7 +82,7 @@ def test_automatic_scales_are_as_much_larger_than_any_input_as_the_papers(crop_p
 
 def test_dense_is_the_whole_image_at_every_scale_and_mirrored():
     views = look("dense", scales="32,70")
-    assert [view.shape for view in views] == [(32, 42, 3)] * 2 + [(70, 91, 3)] * 2
+    assert [view.shape for view in views] == [(32, 41, 3)] * 2 + [(70, 91, 3)] * 2
     assert np.array_equal(views[2], IMAGE)
     assert np.array_equal(views[3], IMAGE[:, ::-1])
     assert len(look("dense", mirror=False)) == 3
@@ -91,8 +100,8 @@ def test_each_scale_of_an_image_is_made_once(monkeypatch):
     import tlkit.predict.tta as module
 
     made = []
-    real = module.resize
-    monkeypatch.setattr(module, "resize", lambda *args: made.append(args[1]) or real(*args))
+    real = module.scale
+    monkeypatch.setattr(module, "scale", lambda *args: made.append(args[2]) or real(*args))
     look("dense+crops", scales="32,40,70")
     assert sorted(made) == [32, 40, 70]
 

@@ -27,6 +27,7 @@ from tlkit.ask.clock import Clock, OutOfTime, seconds_of
 from tlkit.ask.trial import Entrant, Score, behind, crossed, enter
 from tlkit.card import versions
 from tlkit.data.folder import Catalog, Parts, scan_parts
+from tlkit.data.geometry import detail
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.pixels import Room, Shared
 from tlkit.data.split import Splits, folds, groups, split
@@ -318,7 +319,7 @@ class _Race:
     ) -> Generator[Event, None, list[_Run]]:
         """Those that were scored on these photos; of the others the outcome says why not."""
         read = Shared(
-            {one.candidate.input.resize_px for one in self.runs},
+            {detail(one.candidate.input) for one in self.runs},
             Room("ram", int(self.options.cache_gb * 1e9)),
         )
         splits: list[Splits] = []
@@ -601,7 +602,7 @@ class _Race:
 
     def _judged(self, pick: _Run) -> Generator[Event, None, Evaluation]:
         """What the recommended head makes of the photos that took part in no choice."""
-        read = Shared({pick.candidate.input.resize_px}, Room("none", 0))
+        read = Shared({detail(pick.candidate.input)}, Room("none", 0))
         best, names = pick.scores[0], set(pick.scores[0].files)
         learnt = np.array([one in names for one in self.nested.train.files])
         entrant = yield from _ticks(self._enter(pick))

@@ -116,7 +116,7 @@ class Entrant:
         runner = self._every.started or (yield from self._every.start())
         spec = self._keep.cut.model.spec
         noise = torch.Generator().manual_seed(seed)
-        shape = (BATCH, spec.channels, spec.crop_px, spec.crop_px)
+        shape = (BATCH, spec.channels, *spec.size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
         images = images.contiguous(memory_format=torch.channels_last)
         runner(images)  # the first takes memory and prepares

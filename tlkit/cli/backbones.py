@@ -84,8 +84,8 @@ def _one(name: str) -> None:
             [
                 one.name + (" (default)" if i == 0 else ""),
                 "yes" if one.source.on_disk() else "no",
-                f"{one.input.crop_px} px",
-                f"{one.input.resize_px} px {one.input.interpolation}",
+                f"{one.input.size_in_words} px",
+                f"{one.input.resize_in_words} {one.input.scaling_in_words}",
                 " ".join(f"{v:.3g}" for v in one.input.mean),
                 " ".join(f"{v:.3g}" for v in one.input.std),
                 "-" if one.classes is None else str(one.classes),

@@ -62,7 +62,10 @@ def _rows(one: Inspected) -> list[list[str]]:
     return [
         ["backbone", f"{card.backbone}, of {card.distribution} {card.distribution_version}"],
         ["weights", f"{card.weights.name}, licence: {card.weights.licence or 'none'}"],
-        ["input", f"{spec.crop_px} of {spec.resize_px} px, {colours}, {spec.interpolation}"],
+        [
+            "input",
+            f"{spec.size_in_words} of {spec.resize_in_words}, {colours}, {spec.scaling_in_words}",
+        ],
         ["head", f"{plan['head']}, {plan['attach']}, pool {plan['pool']}"],
         ["frozen", f"{plan['freeze']}; in {card.precision}"],
         ["trained", f"{numbers:,} numbers in {len(one.tensors)} tensors"],

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from tlkit.backbone import InputSpec
 from tlkit.cores import cores as count_cores
-from tlkit.data.images import REPAIR, BadImage, Pixels, Unreadable, read, refuse
+from tlkit.data.geometry import detail
+from tlkit.data.images import REPAIR, BadImage, Detail, Pixels, Unreadable, read, refuse
 from tlkit.data.transforms import plain
 from tlkit.settings import ProcessSetting, SetAside
 
@@ -62,7 +63,7 @@ def batches(
     look: Callable[[Pixels, int], Pixels],
     *,
     sizes: Sequence[int],
-    at_least_px: int = 0,
+    at_least_px: Detail = 0,
     source: Callable[[int], Pixels] | None = None,
     workers: int = 0,
     ahead: int = 0,
@@ -100,12 +101,12 @@ def plain_views(
     workers: int = 0,
     do: str = REPAIR,
 ) -> Generator[Tensor, None, None]:
-    """(B, channels, px, px) uint8, the plain views of images as `batches` has them.
+    """(B, channels, height, width) uint8, the plain views of images as `batches` has them.
 
     Raises `ImageError` for those that cannot be read; `do` is what it advises.
     """
     for part in batches(
-        paths, lambda image, _: plain(spec, image), sizes=sizes, at_least_px=spec.resize_px,
+        paths, lambda image, _: plain(spec, image), sizes=sizes, at_least_px=detail(spec),
         source=source, workers=workers,
     ):  # fmt: skip
         refuse(list(part.bad.values()), do=do)

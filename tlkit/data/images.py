@@ -67,6 +67,25 @@ FORMATS = (
 """Of photos, as Pillow calls them; the last two are not in every Pillow."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Faithful:
+    """Detail of an image that is to be scaled as if all its pixels had been decoded.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size only where that divides both
+    sides, and leaves the shorter one four times `px`: then the scaled image differs by a few levels
+    at most. A side that is not divided would be stretched by a part of a pixel, which moves edges.
+    """
+
+    px: int
+    """Larger side of what the image is scaled to fill."""
+    any_shape: bool = False
+    """Whether the scaled image has a bounded size even where the image is long and narrow."""
+
+
+Detail = int | Faithful
+"""How small a JPEG may be decoded. A number of pixels: its shorter side keeps twice as many."""
+
+
 class Unreadable(Exception):
     """A file that is not a readable image; the message is the reason."""
 
@@ -89,25 +108,28 @@ class Content:
     place in a shard."""
 
 
-def read(path: Path, *, at_least_px: int = 0) -> Pixels:
+def read(path: Path, *, at_least_px: Detail = 0) -> Pixels:
     """The upright RGB pixels of a file: (H, W, 3) uint8.
 
-    With `at_least_px` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter
-    side keeps twice that many pixels. Raises `Unreadable`, also for an image of more than
+    With `at_least_px` a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as far as `Detail`
+    allows. Raises `Unreadable`, also for an image of more than
     `most_pixels()`, or one so narrow that it would have more with a shorter side of `at_least_px`.
     """
     return decode(content(path).data, at_least_px=at_least_px)
 
 
-def decode(data: bytes, *, at_least_px: int = 0) -> Pixels:
+def decode(data: bytes, *, at_least_px: Detail = 0) -> Pixels:
     """The same of what a file holds."""
 
     def pixels(image: Image.Image) -> Pixels:
         if image.format != "JPEG":
             return _upright(image)
-        found = _plain_jpeg(data, image, _shrunk(image.size, at_least_px))
+        size = _shrunk(image.size, at_least_px)
+        found = _plain_jpeg(data, image, size)
         if found is None:
-            if at_least_px:
+            if isinstance(at_least_px, Faithful):
+                image.draft(None, size)
+            elif at_least_px:
                 image.draft(None, (2 * at_least_px, 2 * at_least_px))
             found = _upright(image)
         return found
@@ -120,7 +142,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     return _opened(data, 0, lambda image: image.size)
 
 
-def in_memory(image: Image.Image | NDArray[np.uint8], *, at_least_px: int = 0) -> Pixels:
+def in_memory(image: Image.Image | NDArray[np.uint8], *, at_least_px: Detail = 0) -> Pixels:
     """Return the upright RGB pixels of an image in memory, by the policy for files.
 
     Takes an image of Pillow's, or uint8 (H, W), (H, W, 3) in RGB or (H, W, 4) in RGBA. Raises
@@ -137,7 +159,7 @@ def in_memory(image: Image.Image | NDArray[np.uint8], *, at_least_px: int = 0) -
         raise Unreadable(_briefly(error)) from error
 
 
-def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found]) -> Found:
+def _opened(data: bytes, at_least_px: Detail, look: Callable[[Image.Image], Found]) -> Found:
     """What `look` makes of an image that is not too large. Raises `Unreadable`."""
     for _ in range(ATTEMPTS):
         try:
@@ -155,15 +177,15 @@ def _opened(data: bytes, at_least_px: int, look: Callable[[Image.Image], Found])
     raise Unreadable("another thread changes Pillow's settings all the time")
 
 
-def decode_each(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
+def decode_each(data: bytes, sizes: Collection[Detail]) -> dict[Detail, Pixels]:
     """For each of these `at_least_px` the pixels that `decode` gives, those that are equal once.
 
     The data is decoded once for each scale that is called for. Raises `Unreadable` where any of the
     sizes does.
     """
     found: dict[tuple[int, int], Pixels] = {}
-    each: dict[int, Pixels] = {}
-    for px in sorted(sizes, reverse=True):
+    each: dict[Detail, Pixels] = {}
+    for px in sizes:
         scale = _scale(data, px)
         if scale not in found:
             found[scale] = decode(data, at_least_px=px)
@@ -171,7 +193,7 @@ def decode_each(data: bytes, sizes: Collection[int]) -> dict[int, Pixels]:
     return each
 
 
-def _scale(data: bytes, at_least_px: int) -> tuple[int, int]:
+def _scale(data: bytes, at_least_px: Detail) -> tuple[int, int]:
     """Width and height that what a file holds is decoded to. Raises `Unreadable`."""
 
     def scale(image: Image.Image) -> tuple[int, int]:
@@ -252,21 +274,28 @@ def _known_formats() -> list[str]:
     return [one for one in FORMATS if one in Image.OPEN]
 
 
-def _refuse_large(size: tuple[int, int], at_least_px: int) -> None:
+def _refuse_large(size: tuple[int, int], detail: Detail) -> None:
     most = most_pixels()
     width, height = size
     if width * height > most:
         raise Unreadable(
             f"{width} x {height} are more than {most:,} pixels; TLKIT_MAX_PIXELS sets the limit"
         )
+    if isinstance(detail, Faithful) and detail.any_shape:
+        return
+    at_least_px = detail.px if isinstance(detail, Faithful) else detail
     shorter = min(size)
     if shorter < at_least_px and max(size) * at_least_px**2 > most * shorter:
         raise Unreadable(f"{width} x {height} pixels are too narrow to be scaled to {at_least_px}")
 
 
-def _shrunk(size: tuple[int, int], at_least_px: int) -> tuple[int, int]:
+def _shrunk(size: tuple[int, int], detail: Detail) -> tuple[int, int]:
     """Width and height of which a JPEG is decoded."""
-    factor = min(size) // (2 * at_least_px) if at_least_px else 1
+    if isinstance(detail, Faithful):
+        exact = [one for one in (2, 4, 8) if not (size[0] % one or size[1] % one)]
+        factor = max((one for one in exact if min(size) >= 4 * one * detail.px), default=1)
+        return size[0] // factor, size[1] // factor
+    factor = min(size) // (2 * detail) if detail else 1
     factor = max(one for one in (1, 2, 4, 8) if one <= max(1, factor))
     return math.ceil(size[0] / factor), math.ceil(size[1] / factor)
 
@@ -390,34 +419,37 @@ def _deep(samples: NDArray[np.generic], mode: str) -> Pixels:
 
 
 def resize(image: Pixels, shorter_px: int, interpolation: str) -> Pixels:
-    """(H, W, 3) scaled so that the shorter side has `shorter_px` pixels.
+    """Scale (H, W, 3) so that the shorter side has `shorter_px` pixels, as torchvision does."""
+    height, width = image.shape[:2]
+    long_px = long_side(height, width, shorter_px)
+    size = (long_px, shorter_px) if width <= height else (shorter_px, long_px)
+    return resize_to(image, size, interpolation)
+
+
+def long_side(height: int, width: int, shorter_px: int) -> int:
+    """Return the longer side of an image whose shorter side is scaled, rounded down."""
+    return int(shorter_px * max(height, width) / min(height, width))
+
+
+def resize_to(image: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
+    """Scale (H, W, 3) to a height and width.
 
     By the interpolation that the weights expect, antialiased where it shrinks: every pixel of the
     image counts.
     """
-    height, width = image.shape[:2]
-    if min(height, width) == shorter_px:
+    if image.shape[:2] == size:
         return image
     cores.check_not_forked()
     # Here, so that a command that is refused has not waited for torch.
     import torch
     from torch.nn import functional
 
-    scale = shorter_px / min(height, width)
-    size = (max(shorter_px, round(height * scale)), max(shorter_px, round(width * scale)))
     # torch shares memory only with what lies in order and may be written to.
     own = np.require(image, requirements=["C", "W"])
     pixels = torch.from_numpy(own).permute(2, 0, 1)[None]
     scaled = functional.interpolate(pixels, size=size, mode=interpolation, antialias=True)
     found: Pixels = scaled[0].permute(1, 2, 0).numpy()
     return found
-
-
-def centre(image: Pixels, px: int) -> Pixels:
-    """The (px, px, 3) square in the middle of an image that is at least that large."""
-    top = (image.shape[0] - px) // 2
-    left = (image.shape[1] - px) // 2
-    return image[top : top + px, left : left + px]
 
 
 def in_channels(image: Pixels, channels: int) -> Pixels:

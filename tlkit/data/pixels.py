@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tlkit.data.digests import digest_of_bytes
-from tlkit.data.images import Pixels, content, decode, decode_each, read
+from tlkit.data.images import Detail, Pixels, content, decode, decode_each, read
 from tlkit.files import disk_errors
 
 
@@ -60,7 +60,7 @@ class Room:
 class Decoded:
     """The images of some paths, by their numbers."""
 
-    def __init__(self, paths: Sequence[Path], *, at_least_px: int, room: Room) -> None:
+    def __init__(self, paths: Sequence[Path], *, at_least_px: Detail, room: Room) -> None:
         self.paths = paths
         self.at_least_px = at_least_px
         self._room = room
@@ -87,7 +87,7 @@ class Decoding:
     digest: bytes
 
 
-def decoding(data: bytes, at_least_px: int) -> Decoding:
+def decoding(data: bytes, at_least_px: Detail) -> Decoding:
     """Decode what a file holds. Raises `Unreadable`."""
     return Decoding(decode(data, at_least_px=at_least_px), digest_of_bytes(data))
 
@@ -99,14 +99,14 @@ class Shared:
     by each.
     """
 
-    def __init__(self, sizes: Collection[int], room: Room) -> None:
+    def __init__(self, sizes: Collection[Detail], room: Room) -> None:
         """`sizes` are the `at_least_px` of all the networks."""
         self._sizes = frozenset(sizes)
         self._room = room
-        self._kept: dict[str, dict[int, Decoding]] = {}
+        self._kept: dict[str, dict[Detail, Decoding]] = {}
         self._full = False
 
-    def __call__(self, path: Path, at_least_px: int) -> Decoding:
+    def __call__(self, path: Path, at_least_px: Detail) -> Decoding:
         """An image as a network of that size sees it. Raises `Unreadable`."""
         name = str(path)
         found = self._kept.get(name, {}).get(at_least_px)
@@ -144,7 +144,7 @@ class ReadOnce:
         self._there: dict[int, tuple[Future[bytes], int]] = {}
         """By position: the bytes, and how many networks have yet to look."""
 
-    def __call__(self, position: int, at_least_px: int) -> Pixels:
+    def __call__(self, position: int, at_least_px: Detail) -> Pixels:
         """(H, W, 3) for the next network. Raises `Unreadable`."""
         with self._lock:
             data, left = self._there.pop(position, (None, self._networks))

@@ -1,7 +1,8 @@
 """Transforms: what the network sees of an image, when learning.
 
-In: (H, W, 3) pixels and which image and view this is. Out: (px, px, channels), both numbers the
-`InputSpec`'s. Augmentations work in colour; for a network that wants grey, their result is made so.
+In: (H, W, 3) pixels and which image and view this is. Out: (height, width, channels), all numbers
+the `InputSpec`'s. Augmentations work in colour; for a network that wants grey, their result is made
+so.
 A preset is a row in `PRESETS`, or of a package in the entry points `tlkit.augmentations`.
 This is the only module that knows albumentations, which it imports only where a pipeline needs it.
 
@@ -27,12 +28,13 @@ import numpy as np
 
 from tlkit import plugins
 from tlkit.backbone import InputSpec
-from tlkit.data.images import Pixels, centre, in_channels, resize
+from tlkit.data.geometry import cover, crop, scale
+from tlkit.data.images import Pixels, in_channels
 from tlkit.errors import OptionError, PluginError, TlkitError, briefly, pick, raise_machine_error
 from tlkit.rows import Rows, failed
 
 Look = Callable[[Pixels, int, int], Pixels]
-"""(image, image's number, view's number) -> (px, px, channels)."""
+"""(image, image's number, view's number) -> (height, width, channels)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,8 @@ class Augmentation:
 
 
 def plain(spec: InputSpec, image: Pixels) -> Pixels:
-    """The view of evaluation: shorter side to `resize_px`, square of `crop_px` from the middle."""
-    square = centre(resize(image, spec.resize_px, spec.interpolation), spec.crop_px)
-    return in_channels(square, spec.channels)
+    """The view of evaluation: scaled and cropped as the weights expect it (geometry.py)."""
+    return in_channels(crop(spec, scale(spec, image)), spec.channels)
 
 
 def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto") -> Augmentation:
@@ -99,7 +100,7 @@ def augmentation(choice: str, spec: InputSpec, seed: int, *, jitter: str = "auto
 
 def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str) -> Look:
     """The look of an installed preset. It raises `PluginError` for what the network cannot take."""
-    wanted = (spec.crop_px, spec.crop_px, spec.channels)
+    wanted = (*spec.size, spec.channels)
 
     def refused(error: Exception) -> PluginError:
         return failed("augmentation preset", name, briefly(error), f"{wanted} uint8")
@@ -150,8 +151,8 @@ def _composed(
 
         def look(image: Pixels, number: int, view: int) -> Pixels:
             # Shrunk once by area: the linear interpolation of random crops would alias.
-            if min(image.shape[:2]) > 2 * spec.crop_px:
-                image = resize(image, 2 * spec.crop_px, spec.interpolation)
+            if min(image.shape[:2]) > 2 * max(spec.size):
+                image = cover(spec, image, 2 * spec.crop_px)
             return in_channels(apply(image, number, view), spec.channels)
 
         return look
@@ -161,7 +162,7 @@ def _composed(
 
 def _crop(library: Any, spec: InputSpec, least: float) -> Any:
     return library.RandomResizedCrop(
-        size=(spec.crop_px, spec.crop_px),
+        size=spec.size,
         scale=(least, 1.0),
         ratio=(3 / 4, 4 / 3),
         interpolation=cv2.INTER_LINEAR,
@@ -224,7 +225,7 @@ def _vgg(spec: InputSpec, seed: int, jitter: str) -> Look:
     least, most = _sizes(jitter, spec)
     library = _albumentations()
     steps = [
-        library.RandomCrop(spec.crop_px, spec.crop_px),
+        library.RandomCrop(*spec.size),
         library.HorizontalFlip(p=0.5),
         library.RGBShift(r_shift_limit=20, g_shift_limit=20, b_shift_limit=20, p=0.5),
     ]
@@ -232,7 +233,7 @@ def _vgg(spec: InputSpec, seed: int, jitter: str) -> Look:
 
     def look(image: Pixels, number: int, view: int) -> Pixels:
         side = least + _drawn(f"{seed}/{number}/{view}/side") % (most - least + 1)
-        scaled = resize(image, side, spec.interpolation)
+        scaled = cover(spec, image, side)
         return in_channels(apply(scaled, number, view), spec.channels)
 
     return look
@@ -296,7 +297,7 @@ def _from_file(path: Path, spec: InputSpec, seed: int) -> Look:
                 expected="(H, W, 3) uint8: tlkit normalises by the backbone's own mean and std",
                 do="take Normalize and ToTensorV2 out of the pipeline",
             )
-        if seen.shape[:2] == (spec.crop_px, spec.crop_px):
+        if seen.shape[:2] == spec.size:
             return in_channels(seen, spec.channels)
         return plain(spec, seen)
 

@@ -3,22 +3,25 @@
 In: a head, a format, real images. Out: a folder that appears only when what is in it has answered
 for these images as tlkit does.
 
-model.*              uint8 (B, channels, px, px), RGB -> probabilities (B, C); normalised and
+model.*              uint8 (B, channels, height, width), RGB -> probabilities (B, C); normalised and
                      calibrated inside
-preprocessing.json   what comes before: the plain view of an image
+preprocessing.json   what comes before: the plain view of an image, step by step
+preprocess.py        the same as a function, with Pillow and numpy alone; it reads the file above
 classes.txt          C lines, in the order of the probabilities
 card.json            what the head file says of itself
 README.md            a model card
 
-Next door: formats.py (the table of runtimes), model_card.py.
+Next door: formats.py (the table of runtimes), model_card.py, preprocess.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,11 @@ from torch import Tensor, nn
 
 from tlkit import runs
 from tlkit.artifact import Head
+from tlkit.backbone import InputSpec
 from tlkit.data.batches import even_parts, plain_views
 from tlkit.data.folder import Catalog, find_images, scan_for_judging, scan_parts
-from tlkit.data.images import BadImage, Pixels, read, refuse
+from tlkit.data.images import BadImage, Detail, Pixels, content, decode, refuse
 from tlkit.data.names import Names
-from tlkit.data.transforms import plain
 from tlkit.errors import (
     ExportError,
     FolderError,
@@ -44,6 +47,7 @@ from tlkit.errors import (
 )
 from tlkit.export.formats import FORMATS, Format, Run
 from tlkit.export.model_card import model_card
+from tlkit.export.preprocess import ROUNDING, preprocess
 from tlkit.files import check_room, new_folder, write_text
 from tlkit.model.device import compute_for_answers
 from tlkit.model.engine import PROMISE
@@ -138,9 +142,7 @@ def export(
         yield Tick(what=f"writing {to}", done=0, total=1)
         network = Answering(head).eval()
         spec = head.model.spec
-        example = torch.randint(
-            0, 256, (2, spec.channels, spec.crop_px, spec.crop_px), dtype=torch.uint8
-        )
+        example = torch.randint(0, 256, (2, spec.channels, *spec.size), dtype=torch.uint8)
         with _said(f"{to} cannot take this network", staged), torch.no_grad():
             form.write(network, example, staged)
             if int8 and form.quantise is not None:
@@ -236,16 +238,19 @@ def _place(head: Head, to: str, int8: bool) -> Path:
 def _answers(
     head: Head, paths: Sequence[Path], run: Run, folder: Path
 ) -> Generator[Tick, None, tuple[Floats, Floats]]:
-    """(N, C) of tlkit, and of what was exported, on the same pixels: each image is read once."""
-    spec, views = head.model.spec, dict[int, Pixels]()
+    """(N, C) of tlkit, and of what was exported, on the same files: each is read once.
 
-    def pixels(position: int, at_least_px: int) -> Pixels:
-        image = read(paths[position], at_least_px=at_least_px)
-        views[position] = plain(spec, image)
-        return image
+    What was exported sees what the function makes of a file that goes with it.
+    """
+    settings, files = preprocessing(head.model.spec), dict[int, bytes]()
+
+    def pixels(position: int, at_least_px: Detail) -> Pixels:
+        data = content(paths[position]).data
+        files[position] = data
+        return decode(data, at_least_px=at_least_px)
 
     def ask() -> None:
-        stacked = np.ascontiguousarray(np.stack(waiting).transpose(0, 3, 1, 2))
+        stacked = np.stack(waiting)
         with _said("what was exported does not run", folder):
             theirs.append(np.asarray(run(stacked), np.float64))
         images = paths[len(ours) - len(waiting) : len(ours)]
@@ -263,7 +268,7 @@ def _answers(
                 refuse([one], do="name images that can be read")
                 continue
             ours.append(one[0].probabilities)
-            waiting.append(views.pop(number))
+            waiting.append(preprocess(io.BytesIO(files.pop(number)), settings))
             if len(waiting) == SIZES[len(theirs) % len(SIZES)]:
                 ask()
             yield Tick(what="asking both", done=number + 1, total=len(paths))
@@ -273,11 +278,57 @@ def _answers(
 
 
 def _pixels(head: Head, paths: Sequence[Path]) -> Generator[NDArray[np.uint8], None, None]:
-    """The plain views of images, (B, channels, px, px)."""
+    """The plain views of images, (B, channels, height, width)."""
     sizes = even_parts(len(paths), max(SIZES))
     do = "name images that can be read"
     for views in plain_views(head.model.spec, paths, sizes=sizes, do=do):
         yield views.contiguous().numpy()
+
+
+def preprocessing(spec: InputSpec) -> dict[str, Any]:
+    """Return what `preprocessing.json` says: the steps in words, and the numbers of each."""
+    high, wide = spec.resize_size
+    first = spec.preprocessing == 1
+    scaled = {
+        "center": f"the shorter side to {high} px",
+        "pad": f"the shorter side to {high} px",
+        "squash": f"to {high} x {wide} px (height x width), whatever its shape is",
+        "border": f"the longer side to {high} px",
+    }[spec.crop_mode]
+    if high != wide and spec.crop_mode != "squash":
+        covers = "fits into" if spec.crop_mode == "border" else "covers"
+        scaled = f"until it just {covers} {high} x {wide} px (height x width)"
+    fill = [round(255 * mean) if spec.crop_mode == "border" else 0 for mean in spec.mean]
+    times = "2 times" if first else "4 times"
+    return {
+        "reference": "preprocess.py",
+        "steps": [
+            "decode the first frame; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long "
+            f"as its shorter side keeps {times} {max(high, wide)} px"
+            + ("" if first else ", and the divisor divides both sides"),
+            "divide samples of 16 bits by 257 and round to the nearest; floats are [0, 1], or "
+            "[0, 255] where one exceeds 1",
+            "lay transparency on white, look up palettes, convert to RGB (8 bits)",
+            "turn it upright by its EXIF orientation, 1 to 8",
+            f"scale it, {scaled}; {spec.interpolation}, antialiased where it shrinks; rows before "
+            "columns, each rounded to 8 bits",
+            "the other side is "
+            + ("rounded to the nearest" if first or high != wide else "rounded down")
+            + "; halves are rounded to the even number",
+            f"crop {spec.size[0]} x {spec.size[1]} px (height x width) from the middle; the corner "
+            + ("is rounded down" if first else "is rounded to the nearest, halves to the even"),
+            f"fill what lacks with {fill}, half of it before the image, rounded down",
+            "take it as it is" if spec.channels == 3 else "take its luma (BT.601)",
+        ],
+        "colours": "RGB" if spec.channels == 3 else "grey",
+        "channels": spec.channels,
+        "crop_mode": spec.crop_mode,
+        "resize_size": list(spec.resize_size),
+        "crop_size": list(spec.size),
+        "interpolation": spec.interpolation,
+        "rounding": ROUNDING[1 if first else 0],
+        "fill": fill,
+    }
 
 
 def _compared(ours: Floats, theirs: Floats, seen: _Seen) -> Exported:
@@ -345,17 +396,16 @@ def _line(name: str) -> str:
 
 def _write_beside(staged: Path, head: Head, form: Format, result: Exported) -> None:
     spec = head.model.spec
-    preprocessing = {
-        "colours": "RGB" if spec.channels == 3 else "grey",
-        "shorter_side_to_px": spec.resize_px,
-        "interpolation": f"{spec.interpolation}, antialiased where it shrinks",
-        "square_from_the_middle_px": spec.crop_px,
-        "input": f"images: uint8 (B, {spec.channels}, {spec.crop_px}, {spec.crop_px})",
+    settings = preprocessing(spec)
+    settings |= {
+        "input": f"images: uint8 (B, {spec.channels}, {spec.size[0]}, {spec.size[1]})",
         "output": f"probabilities: float32 (B, {len(head.classes)})",
         "inside_the_network": "the scaling to numbers, the normalisation, the temperature",
     }
-    write_text(staged / "preprocessing.json", runs.as_json(preprocessing))
+    write_text(staged / "preprocessing.json", runs.as_json(settings))
+    source = resources.files("tlkit.export") / "preprocess.py"
+    write_text(staged / "preprocess.py", source.read_text(encoding="utf-8"))
     write_text(staged / "classes.txt", "".join(f"{_line(name)}\n" for name in head.classes))
     write_text(staged / "card.json", head.card.to_json() + "\n")
     write_text(staged / "comparison.json", runs.as_json(result.plain()))
-    write_text(staged / "README.md", model_card(head.card, form, result.plain()))
+    write_text(staged / "README.md", model_card(head.card, form, result.plain(), settings["steps"]))

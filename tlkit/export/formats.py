@@ -25,7 +25,7 @@ from tlkit.model.engine import as_openvino, without_telemetry
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], NDArray[Any]]
-"""(B, channels, px, px) -> (B, C)."""
+"""(B, channels, height, width) -> (B, C)."""
 
 IMAGES, PROBABILITIES = "images", "probabilities"
 """The names of the input and of the output."""
@@ -178,7 +178,9 @@ FORMATS: Mapping[str, Format] = {
         write=_write_onnx,
         open=_open_onnx,
         quantise=_quantise_onnx,
-        code='import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'
+        code="import onnxruntime\n"
+        "session = onnxruntime.InferenceSession(\n"
+        '    "model.onnx", providers=["CPUExecutionProvider"]\n)\n'
         'probabilities = session.run(None, {"images": images})[0]',
     ),
     "openvino": Format(
@@ -189,7 +191,10 @@ FORMATS: Mapping[str, Format] = {
         write=_write_openvino,
         open=_open_openvino,
         quantise=_quantise_openvino,
-        code='import openvino\nnetwork = openvino.Core().compile_model("model.xml", "CPU")\n'
+        code="import openvino\n"
+        "# Some processors would compute in 16 bits, and give other probabilities.\n"
+        'exact = {"INFERENCE_PRECISION_HINT": "f32"}\n'
+        'network = openvino.Core().compile_model("model.xml", "CPU", exact)\n'
         "probabilities = network(images)[0]",
     ),
     "torch": Format(

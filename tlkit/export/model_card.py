@@ -6,7 +6,7 @@ In the format of the Hugging Face hub: YAML between two lines of dashes, then te
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlkit.card import Card
@@ -19,8 +19,11 @@ LICENCES = {"apache-2.0": "apache-2.0", "bsd-3-clause": "bsd-3-clause", "mit": "
 """Those that the hub has a word for, as weight sets write them in small letters."""
 
 
-def model_card(card: Card, form: Format, compared: Mapping[str, Any]) -> str:
-    """The card of an export, from the head's card and what comparing it has shown."""
+def model_card(card: Card, form: Format, compared: Mapping[str, Any], steps: Sequence[str]) -> str:
+    """Write the card of an export, from the head's card and what comparing it has shown.
+
+    `steps` are those of its preprocessing, in words.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     validation = card.metrics.get("validation")
@@ -39,6 +42,7 @@ def model_card(card: Card, form: Format, compared: Mapping[str, Any]) -> str:
         card=card,
         form=form,
         compared=compared,
+        steps=steps,
         licence=licence,
         accuracy=scores.get("accuracy"),
         interval=scores.get("accuracy_95"),

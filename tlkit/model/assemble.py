@@ -177,7 +177,7 @@ def _width(network: Network, neck: nn.Module, body: nn.Module, pool: str) -> int
     parts = (network.features, neck, body)
     # Of a network that was placed already, where it is.
     where = next((one.device for part in parts for one in part.parameters()), None)
-    image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px, device=where)
+    image = torch.zeros(1, spec.channels, *spec.size, device=where)
     modes = [[(one, one.training) for one in part.modules()] for part in parts]
     try:
         with torch.no_grad():

@@ -38,7 +38,7 @@ def describe(backbone: Backbone) -> Description:
         with torch.device("meta"), torch.no_grad():
             network = backbone.build(unread(sets, "none"))
             spec = network.input
-            image = torch.zeros(1, spec.channels, spec.crop_px, spec.crop_px)
+            image = torch.zeros(1, spec.channels, *spec.size)
             width = network.neck.eval()(network.features.eval()(Normalise(spec)(image))).shape[1]
     except TlkitError:
         raise

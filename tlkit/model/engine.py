@@ -159,7 +159,7 @@ Scores = Callable[[Tensor], Tensor]
 def example_for(spec: InputSpec) -> Tensor:
     """Two images of noise, always the same: that padding is right cannot be seen on one colour."""
     noise = torch.Generator().manual_seed(0)
-    shape = (2, spec.channels, spec.crop_px, spec.crop_px)
+    shape = (2, spec.channels, *spec.size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
 
 

@@ -120,7 +120,7 @@ def summarise(
     """
     network = nn.Sequential(OrderedDict(parts)).eval()
     with torch.device("meta"):
-        images = torch.zeros(batch, spec.channels, spec.crop_px, spec.crop_px)
+        images = torch.zeros(batch, spec.channels, *spec.size)
     seen = _pass(network, images)
     parameters: Counter[str] = Counter()
     trainable: Counter[str] = Counter()
@@ -144,7 +144,7 @@ def summarise(
         if name and name == _row(name, depth)
     ]
     return Summary(
-        input=(batch, spec.channels, spec.crop_px, spec.crop_px),
+        input=(batch, spec.channels, *spec.size),
         rows=tuple(rows),
         parameters=sum(one.parameters for one in rows),
         trainable=sum(one.trainable for one in rows),

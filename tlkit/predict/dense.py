@@ -61,9 +61,8 @@ def window_of(model: Assembled, name: str) -> Window | None:
     The neck is judged by what it does to noise, so that a plugin need not say. The model must be
     in eval mode. Raises `OptionError` where there is no dense evaluation; `name` is the head's.
     """
-    px = model.spec.crop_px
     with torch.inference_mode():
-        found = features_of_black(model, px, px)
+        found = features_of_black(model, *model.spec.size)
         if found.ndim != 4:
             raise _refused(
                 name, f"tokens {tuple(found.shape[1:])}, as a transformer makes them",
@@ -112,13 +111,13 @@ def features_of_black(model: Assembled, height: int, width: int) -> Tensor:
 
 def _must_grow(model: Assembled, found: Tensor, name: str) -> None:
     """Refuse features that take one size only, or have pooled the image away already."""
-    px = model.spec.crop_px
+    px, wider = model.spec.size[0], model.spec.size[1] * 3 // 2 + 1
     try:
-        wide = features_of_black(model, px, px * 3 // 2 + 1)
+        wide = features_of_black(model, px, wider)
     except Exception as error:  # each library has its own words for it
         raise_machine_error(error)
         raise _refused(
-            name, f"features that refuse {px} x {px * 3 // 2 + 1} pixels: {type(error).__name__}",
+            name, f"features that refuse {px} x {wider} pixels: {type(error).__name__}",
             "a backbone that takes images of any size",
         ) from error  # fmt: skip
     if wide.ndim != 4 or wide.shape[3] <= found.shape[3]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlkit.data.folder import find_images
-from tlkit.data.images import Pixels, decode, in_memory, read
+from tlkit.data.images import Detail, Pixels, decode, in_memory, read
 from tlkit.errors import DataError
 from tlkit.files import as_list, as_path
 from tlkit.predict.run import Source
@@ -35,7 +35,7 @@ Single = str | bytes | os.PathLike[str] | Image.Image | NDArray[Any] | _File
 Images = Single | Iterable[Single]
 """What `Classifier.predict` takes."""
 
-Reader = Callable[[int], Pixels]
+Reader = Callable[[Detail], Pixels]
 """`at_least_px` -> the pixels of one image. Raises `Unreadable`."""
 
 
@@ -98,7 +98,7 @@ def _in_memory(value: Any, position: int, lock: threading.Lock) -> Reader:
     """Return what reads an image in memory. Raises `DataError` for what is none."""
     if isinstance(value, Image.Image):
 
-        def reader(px: int) -> Pixels:
+        def reader(px: Detail) -> Pixels:
             with lock:
                 return in_memory(value, at_least_px=px)
 

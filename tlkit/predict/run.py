@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
 from tlkit.calibration import familiarity
 from tlkit.data.batches import even_parts, stretches
-from tlkit.data.images import BadImage, Pixels, read
+from tlkit.data.geometry import detail
+from tlkit.data.images import BadImage, Detail, Pixels, read
 from tlkit.model.device import Compute, compute_for_answers
 from tlkit.model.engine import Runner, Scores, Work, choose, example_for, one_ahead, start, work_of
 from tlkit.model.finite import check_scores
@@ -41,7 +43,7 @@ Stretch = Sequence[tuple[int, Seen | BadImage]]
 Answers = Callable[[], "list[list[Answer]]"]
 """Waits for the weighted means over the V views: for each image, for each head."""
 
-Source = Callable[[int, int], Pixels]
+Source = Callable[[int, Detail], Pixels]
 """Position and `at_least_px` -> the pixels of that image. Raises `Unreadable`."""
 
 UNSURE = "unsure"
@@ -129,13 +131,15 @@ class Standing:
         """For each path H predictions. `source` is asked for pixels that no disk has."""
         cores.check_not_forked()
         ready, options = self.ready, self.options
-        px = max(view.shorter_px for view in ready.views)
+        fine = detail(ready.spec, max(view.shorter_px for view in ready.views))
         read_ahead = stretches(
             paths,
             lambda image, position: seen(image, ready.views, ready.spec),
             sizes=even_parts(len(paths), max(1, options.batch // len(ready.views))),
             source=lambda position: (
-                read(paths[position], at_least_px=px) if source is None else source(position, px)
+                read(paths[position], at_least_px=fine)
+                if source is None
+                else source(position, fine)
             ),
             workers=options.workers,
         )
@@ -286,7 +290,7 @@ class Ready:
         for where in alike.values():
             height, width, _ = pixels[where[0]].shape
             # As many pixels in a step as `batch` plain images have, but at least one image.
-            most = max(1, self.batch * self.spec.crop_px**2 // (height * width))
+            most = max(1, self.batch * math.prod(self.spec.size) // (height * width))
             for begin in range(0, len(where), most):
                 some = where[begin : begin + most]
                 stack = torch.from_numpy(np.stack([pixels[i] for i in some]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tlkit.artifact import Head
 from tlkit.data.batches import even_parts
+from tlkit.data.geometry import detail
 from tlkit.data.images import Unreadable, decode
 from tlkit.errors import OptionError, PluginError, TlkitError, pick
 from tlkit.options import PredictOptions
@@ -105,8 +106,8 @@ class Session:
 
 
 def _look(ready: Ready, data: bytes) -> Seen:
-    px = max(view.shorter_px for view in ready.views)
-    image = decode(data, at_least_px=px)
+    fine = detail(ready.spec, max(view.shorter_px for view in ready.views))
+    image = decode(data, at_least_px=fine)
     whole = max((view.shorter_px for view in ready.views if view.whole), default=0)
     height, width = image.shape[:2]
     if max(height, width) * whole**2 > MOST_WHOLE * min(height, width):

@@ -17,7 +17,8 @@ import numpy as np
 
 from tlkit import plugins
 from tlkit.backbone import InputSpec
-from tlkit.data.images import Pixels, in_channels, resize
+from tlkit.data.geometry import offset, pad, scale
+from tlkit.data.images import Pixels, in_channels
 from tlkit.errors import OptionError, TlkitError, briefly, pick, raise_machine_error
 from tlkit.options import PredictOptions
 from tlkit.rows import Rows, failed
@@ -25,10 +26,11 @@ from tlkit.rows import Rows, failed
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One square of an image that was scaled, or all of it."""
+    """One crop of an image that was scaled, or all of it."""
 
     shorter_px: int
-    """Shorter side of the scaled image."""
+    """Shorter side of the scaled image; where the weights' crop mode scales otherwise, what stands
+    for its `resize_px`."""
     down: float = 0.5
     """Where the square lies in the room there is: 0 at the top, 1 at the bottom."""
     right: float = 0.5
@@ -42,7 +44,8 @@ class View:
     def fits(self, spec: InputSpec) -> bool:
         """Whether it can be cut from any image, and counts."""
         inside = 0 <= self.down <= 1 and 0 <= self.right <= 1
-        return self.shorter_px >= spec.crop_px and inside and 0 < self.weight < math.inf
+        large = self.shorter_px >= min(spec.crop_px, spec.resize_px)
+        return large and inside and 0 < self.weight < math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ class Seen:
     """The views of one image, those that are the same square of it once."""
 
     pixels: tuple[Pixels, ...]
-    """Of each different view: (px, px, channels), or (h, w, channels) for a whole image."""
+    """Of each different view: (height, width, channels) of the input, or of a whole image."""
     whole: tuple[bool, ...]
     """Which of them are whole images."""
     of: tuple[int, ...]
@@ -110,19 +113,20 @@ def seen(image: Pixels, views: Sequence[View], spec: InputSpec) -> Seen:
     Where the shorter side of the scaled image is that of the square, a grid has one row only.
     """
     scaled = {
-        px: in_channels(resize(image, px, spec.interpolation), spec.channels)
+        px: in_channels(scale(spec, image, px), spec.channels)
         for px in {view.shorter_px for view in views}
     }
-    places = [_place(scaled[view.shorter_px], view, spec.crop_px) for view in views]
+    places = [_place(scaled[view.shorter_px], view, spec) for view in views]
     different: dict[_Place, int] = {}
     of = tuple(different.setdefault(one, len(different)) for one in places)
     # Mirrored before it is cut, so that a picture and its mirror image have the same set of views
     # also where the room around the square is an odd number of pixels; and once, as a copy: pixels
     # that are read backwards are copied twenty times slower, for every square anew.
     mirrored = {
-        px: np.ascontiguousarray(scaled[px][:, ::-1])
+        px: pad(spec, np.ascontiguousarray(scaled[px][:, ::-1]))
         for px in {one.shorter_px for one in different if one.mirrored}
     }
+    scaled = {px: pad(spec, one) for px, one in scaled.items()}
     return Seen(
         pixels=tuple(
             _cut((mirrored if one.mirrored else scaled)[one.shorter_px], one) for one in different
@@ -145,16 +149,17 @@ class _Place:
     width: int
 
 
-def _place(image: Pixels, view: View, px: int) -> _Place:
-    height, width = image.shape[:2]
+def _place(image: Pixels, view: View, spec: InputSpec) -> _Place:
+    # What is smaller than a crop will be padded.
+    height, width = (max(pair) for pair in zip(image.shape[:2], spec.size, strict=True))
     # All of it where the view is the whole image: then there is no room around it.
-    high, wide = (height, width) if view.whole else (px, px)
+    high, wide = (height, width) if view.whole else spec.size
     return _Place(
         shorter_px=view.shorter_px,
         mirrored=view.mirrored,
         whole=view.whole,
-        top=int((height - high) * view.down),
-        left=int((width - wide) * view.right),
+        top=offset(spec, height - high, view.down),
+        left=offset(spec, width - wide, view.right),
         height=high,
         width=wide,
     )

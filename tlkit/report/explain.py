@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from tlkit.artifact import Head
 from tlkit.backbone import InputSpec
-from tlkit.data.images import BadImage, Pixels, Unreadable, content, decode_each
+from tlkit.data.geometry import detail
+from tlkit.data.images import BadImage, Detail, Pixels, Unreadable, content, decode_each
 from tlkit.data.transforms import plain
 from tlkit.errors import OptionError, pick
 from tlkit.files import shortened, write_bytes
@@ -64,8 +65,8 @@ class Explanation:
 
     def overlay(self) -> Pixels:
         """The square with the map on it, from blue to red: (PX, PX, 3)."""
-        side = len(self.square)
-        smooth = cv2.resize(self.map, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+        height, width = self.square.shape[:2]
+        smooth = cv2.resize(self.map, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
         heat = cv2.applyColorMap(np.round(255 * smooth).astype(np.uint8), cv2.COLORMAP_TURBO)
         heat = cv2.cvtColor(heat, cv2.COLOR_BGR2RGB)
         # What is cold stays a photo.
@@ -109,15 +110,15 @@ class Explainer:
     see: See
 
     @property
-    def sizes(self) -> frozenset[int]:
+    def sizes(self) -> frozenset[Detail]:
         """`at_least_px` of what an image has to be decoded to."""
-        return frozenset({self.head.model.spec.resize_px, PX})
+        return frozenset({detail(self.head.model.spec), PX})
 
-    def decode(self, data: bytes) -> dict[int, Pixels]:
+    def decode(self, data: bytes) -> dict[Detail, Pixels]:
         """Decode what a file holds to all of these sizes. Raises `Unreadable`."""
         return decode_each(data, self.sizes)
 
-    def __call__(self, path: Path, image: Mapping[int, Pixels], target: str) -> Explanation:
+    def __call__(self, path: Path, image: Mapping[Detail, Pixels], target: str) -> Explanation:
         """Explain an image, decoded to all `sizes`, for a class, or "" for the likeliest.
 
         Raises `UnknownName` for the class, and `AnswerError` where what the head gives is no
@@ -126,7 +127,7 @@ class Explainer:
         head, spec = self.head, self.head.model.spec
         known = {name: number for number, name in enumerate(head.classes)}
         wanted = pick(known, target, "class") if target else None
-        pixels = plain(spec, image[spec.resize_px])
+        pixels = plain(spec, image[detail(spec)])
         square = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
         with self.compute.arithmetic():
             logits, shown = self.see(self.compute.send(square), wanted)
@@ -156,9 +157,8 @@ def _averaged(model: Assembled) -> See | None:
     scale = model.head.get_submodule("scale")
     if not (type(layers) is nn.Linear and isinstance(scale, Scale)):
         return None
-    px = model.spec.crop_px
     with torch.inference_mode():
-        averages = takes_the_mean(model.neck, features_of_black(model, px, px))
+        averages = takes_the_mean(model.neck, features_of_black(model, *model.spec.size))
     if not (isinstance(model.body, nn.Identity) and averages):
         return None
     weight, shift, factor = layers.weight, scale.shift[:, None, None], scale.factor[:, None, None]
@@ -225,9 +225,9 @@ def _layer(model: Assembled, rest: nn.Module) -> nn.Module | None:
 
     hooks = [one.register_forward_hook(keep) for one in {id(m): m for m in asked}.values()]
     try:
-        px, device = model.spec.crop_px, model.normalise.mean.device
+        device = model.normalise.mean.device
         noise = torch.Generator().manual_seed(0)
-        image = torch.randn(1, model.spec.channels, px, px, generator=noise).to(device)
+        image = torch.randn(1, model.spec.channels, *model.spec.size, generator=noise).to(device)
         rest(image.requires_grad_()).max().backward()
     finally:
         for hook in hooks:
@@ -264,7 +264,8 @@ def _large(spec: InputSpec, image: Pixels) -> Pixels:
     times = max(1, math.ceil(PX / spec.crop_px))
     larger = replace(
         spec, crop_px=times * spec.crop_px, resize_px=times * spec.resize_px,
-        channels=3, mean=(0.0,) * 3, std=(1.0,) * 3,
+        crop_width_px=times * spec.crop_width_px, resize_width_px=times * spec.resize_width_px,
+        channels=3, mean=(spec.mean * 3)[:3], std=(1.0,) * 3,
     )  # fmt: skip
     return plain(larger, image)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlkit.artifact import load_all
 from tlkit.card import sha256_of, versions
-from tlkit.data.images import Pixels, Unreadable, decode
+from tlkit.data.images import Detail, Pixels, Unreadable, decode
 from tlkit.errors import TlkitError, briefly
 from tlkit.files import as_list, as_text
 from tlkit.options import PredictOptions, ScoreOptions, declared, own_parameters, signature
@@ -83,7 +83,7 @@ def _source(where: Sequence[str]) -> Source | None:
     if not any(places.is_uri(one) for one in where):
         return None
 
-    def pixels(position: int, at_least_px: int) -> Pixels:
+    def pixels(position: int, at_least_px: Detail) -> Pixels:
         try:
             data = places.read(where[position])
         except (OSError, TlkitError) as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tlkit.data.batches import even_parts
-from tlkit.data.images import BadImage, Pixels, Unreadable
+from tlkit.data.images import BadImage, Detail, Pixels, Unreadable
 from tlkit.errors import AnswerError, pick
 from tlkit.options import PredictOptions
 from tlkit.predict.run import Prediction
@@ -120,7 +120,7 @@ class Desk:
         answer: Future[bytes | BadImage] = Future()
         kept = _kept(answer, data)
 
-        def then(image: Mapping[int, Pixels]) -> _Chore:
+        def then(image: Mapping[Detail, Pixels]) -> _Chore:
             return _Chore(
                 work=lambda: picture(explainer(path, image, target)),
                 answer=answer,

@@ -659,9 +659,9 @@ def _images(backbone: Backbone, count: int, more_px: int = 0) -> Tensor:
     import torch
 
     spec = _none(backbone).input
-    side = spec.crop_px + more_px
+    height, width = (side + more_px for side in spec.size)
     seed = torch.Generator().manual_seed(1)
-    return torch.randn(count, spec.channels, side, side, generator=seed)
+    return torch.randn(count, spec.channels, height, width, generator=seed)
 
 
 def _pixels(backbone: Backbone, count: int) -> Tensor:
@@ -670,7 +670,7 @@ def _pixels(backbone: Backbone, count: int) -> Tensor:
 
     spec = _none(backbone).input
     seed = torch.Generator().manual_seed(2)
-    shape = (count, spec.channels, spec.crop_px, spec.crop_px)
+    shape = (count, spec.channels, *spec.size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=seed)
 
 

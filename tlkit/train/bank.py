@@ -36,7 +36,8 @@ from tlkit import cache
 from tlkit.data.batches import batches
 from tlkit.data.digests import HELD, Held, digest_of_bytes, digests
 from tlkit.data.folder import Catalog
-from tlkit.data.images import POLICY, BadImage, Pixels, content, decode
+from tlkit.data.geometry import detail
+from tlkit.data.images import POLICY, BadImage, Detail, Pixels, content, decode
 from tlkit.data.pixels import Decoding
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import DiskError, ImageError, listing
@@ -148,7 +149,7 @@ def hang_on_rounding(probabilities: Callable[[Tensor], Tensor], rows: Tensor) ->
     return positions
 
 
-Reader = Callable[[Path, int], Decoding]
+Reader = Callable[[Path, Detail], Decoding]
 """(a file, `at_least_px`) -> what `images.read` makes of it, and of which bytes."""
 
 
@@ -369,7 +370,7 @@ class Extractor:
             return np.stack([run.augmentation.look(image, number, view) for view in range(views)])
 
         paths = run.catalog.paths.take(missing)
-        at_least_px = self.cut.model.spec.resize_px
+        at_least_px = detail(self.cut.model.spec)
 
         def source(position: int) -> Pixels:
             number, path = int(missing[position]), paths[position]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tlkit.backbone import Backbone
 from tlkit.data.folder import Catalog
+from tlkit.data.geometry import detail
 from tlkit.data.images import BadImage, refuse
 from tlkit.data.pixels import Decoded, Room
 from tlkit.data.split import Splits
@@ -469,7 +470,7 @@ def decisions(phase: Phase) -> Iterator[Note]:
 def _stored_bytes(cut: Cut) -> int:
     """What one view of one image takes in the bank."""
     spec = cut.model.spec
-    shape = (1, spec.channels, spec.crop_px, spec.crop_px)
+    shape = (1, spec.channels, *spec.size)
     image = torch.zeros(shape, dtype=torch.uint8, device=cut.model.normalise.mean.device)
     with torch.inference_mode():
         return int(cut.frozen(image).numel()) * 4
@@ -620,9 +621,10 @@ def _from_images(
         yield from about_bad(options, bad + test_bad)
     spec = cut.model.spec
     room = Room(options.cache, int(options.cache_gb * 1e9))
-    # A crop of a third of the area, enlarged to the network's size, needs 1.7 times as many pixels.
-    pixels = Decoded(train.paths, at_least_px=2 * spec.crop_px, room=room)
-    val_pixels = Decoded(val.paths, at_least_px=spec.resize_px, room=room)
+    # That keeps four times the network's size: a random crop of a third of the area, enlarged to
+    # it, needs 1.7 times as many pixels.
+    pixels = Decoded(train.paths, at_least_px=detail(spec), room=room)
+    val_pixels = Decoded(val.paths, at_least_px=detail(spec), room=room)
 
     def logits_of(catalog: Catalog, found: Decoded) -> Tensor:
         return image_logits(
@@ -630,7 +632,7 @@ def _from_images(
         )
 
     def tested(catalog: Catalog) -> Tested:
-        once = Decoded(catalog.paths, at_least_px=spec.resize_px, room=Room("none", 0))
+        once = Decoded(catalog.paths, at_least_px=detail(spec), room=Room("none", 0))
         logits = logits_of(catalog, once)
         return Tested(labels=catalog.labels, probabilities=probabilities(logits), bad=test_bad)
 
