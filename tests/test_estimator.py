@@ -46,9 +46,9 @@ def computed(monkeypatch):
     counts = []
     real = Extractor._compute_rows
 
-    def spy(self, catalog, augmentation, keys, missing, bad, what):
+    def spy(self, run, missing, seen):
         counts.append(len(missing))
-        return real(self, catalog, augmentation, keys, missing, bad, what)
+        return real(self, run, missing, seen)
 
     monkeypatch.setattr(Extractor, "_compute_rows", spy)
     return counts
