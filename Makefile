@@ -36,6 +36,7 @@ stress: $(READY)  ## break files and fits on purpose, a short count of each
 	$(BIN)/python tests/stress/sorting.py --count 10
 	$(BIN)/python tests/stress/flood.py --seconds 10
 	$(BIN)/python tests/stress/poison.py --count 6
+	$(BIN)/python tests/stress/timm_models.py 'test_*' 'shvit_*'
 
 check: lint test  ## lint and test
 
