@@ -29,6 +29,7 @@ from tlkit import plugins
 from tlkit.backbone import InputSpec
 from tlkit.data.images import Pixels, centre, in_channels, resize
 from tlkit.errors import OptionError, PluginError, TlkitError, briefly, pick, raise_machine_error
+from tlkit.plugins import exits_as_errors
 from tlkit.rows import Rows, failed
 
 Look = Callable[[Pixels, int, int], Pixels]
@@ -105,7 +106,8 @@ def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str
         return failed("augmentation preset", name, briefly(error), f"{wanted} uint8")
 
     try:
-        made = preset.make(spec, seed, jitter)
+        with exits_as_errors():
+            made = preset.make(spec, seed, jitter)
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code
@@ -114,7 +116,8 @@ def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str
 
     def look(image: Pixels, number: int, view: int) -> Pixels:
         try:
-            seen = made(image, number, view)
+            with exits_as_errors():
+                seen = made(image, number, view)
         except Exception as error:
             raise_machine_error(error)
             raise refused(error) from error
