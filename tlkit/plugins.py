@@ -206,7 +206,8 @@ def plugin_that_ended(error: BaseException) -> PluginError | None:
         found=f"{type(error).__name__}: {error}, raised in {module}{whose}, "
         f"line {trace.tb_lineno} of {trace.tb_frame.f_code.co_filename}",
         expected="code that returns, or raises an error",
-        do=f"update or remove it (pip uninstall {shell_word(owners[0].distribution)}), or tell its author"
+        do=f"update or remove it (pip uninstall {shell_word(owners[0].distribution)}), or tell "
+        "its author"
         if owners
         else f"tell the author of {package}",
     )
