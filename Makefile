@@ -37,6 +37,7 @@ stress: $(READY)  ## break files and fits on purpose, a short count of each
 	$(BIN)/python tests/stress/flood.py --seconds 10
 	$(BIN)/python tests/stress/poison.py --count 6
 	$(BIN)/python tests/stress/kill_points.py --every 5
+	$(BIN)/python tests/stress/timm_models.py 'test_*' 'shvit_*'
 
 check: lint test  ## lint and test
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import tlkit
 from tlkit.backbone import Backbone, Family
+from tlkit.cli import main
 from tlkit.errors import OptionError, PluginError, UnknownName
-from tlkit.plugins import Broken, choose, find, load, natural
+from tlkit.model.describe import describe
+from tlkit.plugins import Broken, choose, exits_as_errors, find, load, names_in, natural
+from tlkit.vetting import reasons_not_to_load
 
 BACKBONE = """
 from tlkit.backbone import Backbone
@@ -86,6 +93,8 @@ def test_a_chosen_backbone_comes_with_the_plugin_that_brought_it(install):
         ("import no_such_module_of_mine", "ModuleNotFoundError"),
         ("raise ValueError('spilt milk')", "ValueError: spilt milk"),
         ("import sys; sys.exit('bye')", "SystemExit: bye"),
+        ("class Stop(BaseException): ...\nraise Stop('at once')", "Stop: at once"),
+        ("class Stop(KeyboardInterrupt): ...\nraise Stop('not by a person')", "Stop: not by"),
         ("def (", "SyntaxError"),
         ("", "AttributeError"),
         ("zz_net = 'just a name'", "is a str, not a Backbone"),
@@ -284,3 +293,119 @@ def test_each_plugin_is_vetted_in_a_process_of_its_own(install, only):
     assert none.law == "weight_sets_are_sound"
     assert "no end in" in vet("zz_hang", seconds=10).fault
     assert vet("zz_away").law == "import"
+
+
+ENDING = """
+import os, sys
+from dataclasses import replace
+from tlkit.backbone import Family
+from tlkit.testing import TINY
+class Stop(BaseException): ...
+def leave(*_): sys.exit(0)
+def stop(*_): raise Stop("enough")
+def vanish(*_): os._exit(0)
+def names():
+    yield "x"
+    sys.exit(0)
+zz_leave = replace(TINY, name="zz_leave", build=leave)
+zz_stop = replace(TINY, name="zz_stop", build=stop)
+zz_weights = replace(TINY, name="zz_weights", weights=leave)
+zz_vanish = replace(TINY, name="zz_vanish", build=vanish)
+zz_family = Family(name="zz_family", about="", names=names, backbone=leave, on_disk=leave)
+"""
+NAMES = ["zz_leave", "zz_stop", "zz_weights", "zz_vanish"]
+
+
+def test_a_plugin_that_leaves_while_it_builds_is_named(install, colours, tmp_path):
+    install("zz-ending", ENDING, NAMES, ["zz_family"])
+    for name in ("zz_leave", "zz_stop", "zz_weights", "zz_family/x"):
+        with pytest.raises(PluginError, match="zz_") as caught:
+            tlkit.fit(colours, backbone=name, out=tmp_path / "run")
+        assert "Stop: enough" in caught.value.found or "SystemExit: 0" in caught.value.found
+    assert not (tmp_path / "run").exists()
+    for name in ("zz_leave", "zz_weights"):
+        with pytest.raises(PluginError, match=name):
+            tlkit.summary(name)
+        with pytest.raises(PluginError, match=name):
+            describe(choose(name).backbone)
+
+
+def test_a_family_that_leaves_while_it_names_its_members_stops_no_listing(install):
+    install("zz-ending", ENDING, families=["zz_family"])
+    install("zz-hub", BACKBONE + FAMILY, families=["fam"])
+    with pytest.raises(PluginError, match="SystemExit"):
+        names_in(load(named("zz_family")), named("zz_family"))
+    result = CliRunner().invoke(main, ["backbones", "--find", "x"])
+    assert result.exit_code == 0
+    assert "fam/x" in result.stdout
+    assert "zz_family" in result.stderr
+    assert "SystemExit: 0" in result.stderr
+
+
+def test_ctrl_c_while_a_plugin_runs_stops():
+    with pytest.raises(KeyboardInterrupt), exits_as_errors():
+        raise KeyboardInterrupt
+
+
+def run_script(site, *arguments, cwd):
+    """The console script in a process of its own, where the plugins of a folder are installed."""
+    code = "import sys; sys.argv[0] = 'tlkit'; from tlkit.cli import run; run()"
+    path = os.pathsep.join(map(str, site))
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("zz_leave", "SystemExit: 0"), ("zz_vanish", "os._exit(0) in zz_ending, line 9")],
+)
+def test_a_plugin_that_ends_the_process_never_makes_a_fit_look_done(
+    install, colours, tmp_path, name, text
+):
+    install("zz-ending", ENDING, NAMES)
+    ran = run_script([tmp_path / "site"], "fit", colours, "--backbone", name, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert text in ran.stderr
+    assert "zz_ending" in ran.stderr or "zz_leave" in ran.stderr
+    assert not [one for one in (tmp_path / "runs").glob("*") if not one.name.startswith(".")]
+
+
+def test_an_exit_from_anywhere_in_a_plugin_is_an_error_of_the_command(install, monkeypatch):
+    module = install("zz-ending", ENDING, NAMES)
+    leave = importlib.import_module(module).leave
+    monkeypatch.setattr("tlkit.model.describe.describe", leave)
+    result = CliRunner().invoke(main, ["backbones", "tiny"])
+    assert result.exit_code == 2
+    assert "zz-ending 1.0" in result.stderr
+    assert "SystemExit: 0" in result.stderr
+
+
+def test_an_exit_of_the_programs_own_is_left_alone():
+    for arguments, status in ((["backbones", "--help"], 0), (["backbones", "--nothing"], 2)):
+        result = CliRunner().invoke(main, arguments)
+        assert (result.exit_code, "outside of tlkit" in result.output) == (status, False)
+
+
+def test_plugins_that_end_the_process_are_listed_with_the_others(install, only):
+    install("zz-vanishes", "import os\nos._exit(0)", ["zz_one"])
+    install("zz-kills", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", ["zz_two"])
+    install("zz-interrupts", "raise KeyboardInterrupt", ["zz_three"])
+    install("zz-sound", code_for("zz_sound"), ["zz_sound"])
+    only("zz-vanishes", "zz-kills", "zz-interrupts", "zz-sound")
+    result = CliRunner().invoke(main, ["plugins"])
+    assert result.exit_code == 0
+    states = {line.split()[0]: line for line in result.stdout.splitlines()[2:]}
+    assert "zz_one: it ended the process with 0" in states["zz-vanishes"]
+    assert "zz_two: it ended the process with -9" in states["zz-kills"]
+    assert "KeyboardInterrupt" in states["zz-interrupts"]
+    assert states["zz-sound"].split()[-1] == "loads"
+
+
+def test_a_plugin_whose_import_does_not_end_is_listed(install):
+    install("zz-sleeper", "import time\ntime.sleep(60)", ["zz_slow"])
+    install("zz-sound", code_for("zz_sound"), ["zz_sound"])
+    plugins = [named("zz_sound"), named("zz_slow"), named("zz_sound")]
+    assert reasons_not_to_load(plugins, seconds=4) == ["", "its import did not end in 4 s", ""]

@@ -70,11 +70,16 @@ class Network:
     neck: nn.Module
     """Feature map -> (B, D): pooling and flattening. Has no parameters that are to be trained."""
     classifier: nn.Module | None
-    """(B, D) -> (B, K), Linear or Sequential; None where the weights never had a trained one."""
+    """(B, D) -> (B, K): all that stands behind the neck, BatchNorm and dropout too. Linear, or a
+    Sequential that ends in one, for `--attach last`. None where the weights never had a trained
+    one.
+    """
     stages: Mapping[str, Sequence[nn.Module | nn.Parameter]]
     """Ordered names -> parts of `features`; together they hold its every parameter exactly once."""
     input: InputSpec
     """The input that the loaded weights expect."""
+    why_no_classifier: str = ""
+    """Where the weights have a trained classifier and `classifier` is None: why, in one clause."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from tlkit.backbone import Backbone, Family
-from tlkit.errors import PluginError, TlkitError, shell_word, unknown
+from tlkit.errors import PluginError, TlkitError, briefly, shell_word, unknown
 
 log = logging.getLogger("tlkit")
 
@@ -154,7 +154,9 @@ def load_as(found: Found, kind: type[Record]) -> Record | Broken:
     try:
         with printing_aside(), _watched(found):
             record = found.entry.load()
-    except (Exception, SystemExit) as error:  # a stranger's import may raise anything
+    except PluginExit as error:
+        return Broken(found=found, reason=str(error), cause=error)
+    except Exception as error:  # a stranger's import may raise anything
         return Broken(found=found, reason=f"{type(error).__name__}: {error}", cause=error)
     if not isinstance(record, kind):
         return Broken(
@@ -172,10 +174,72 @@ def must_load(found: Found, kind: type[Record]) -> Record:
     return record
 
 
+def names_in(family: Family, found: Found) -> list[str]:
+    """Every name of a family. Raises `PluginError` where its code fails."""
+    try:
+        with printing_aside():
+            return [str(name) for name in family.names()]
+    except TlkitError:
+        raise
+    except Exception as error:  # a stranger's code
+        raise _broken(Broken(found=found, reason=f"its names: {briefly(error)}")) from error
+
+
+def plugin_that_ended(error: BaseException) -> PluginError | None:
+    """The error for code outside of tlkit that raised what ends the program; None for other code.
+
+    An exit with a status other than 0 from code that is no plugin's stays what it is.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    package = module.partition(".")[0]
+    if package in ("tlkit", "click", "") or trace is None:
+        return None
+    owners = [one for one in find(tuple(OPTIONS)) if one.module.partition(".")[0] == package]
+    if not owners and isinstance(error, SystemExit) and error.code not in (0, None):
+        return None
+    whose = f" of {owners[0].distribution} {owners[0].version}" if owners else ""
+    return PluginError(
+        "code outside of tlkit ended the command before it was done",
+        found=f"{type(error).__name__}: {error}, raised in {module}{whose}, "
+        f"line {trace.tb_lineno} of {trace.tb_frame.f_code.co_filename}",
+        expected="code that returns, or raises an error",
+        do=f"update or remove it (pip uninstall {shell_word(owners[0].distribution)}), or tell "
+        "its author"
+        if owners
+        else f"tell the author of {package}",
+    )
+
+
+class PluginExit(Exception):
+    """Stand for what would have ended the program: a plugin raised what is no `Exception`."""
+
+
+@contextlib.contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Turn `SystemExit` and its like, raised by a plugin's code, into `PluginExit`.
+
+    Ctrl-C remains what it is. Nothing can be done here about `os._exit`; see cli/ending.py.
+    """
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
+        if type(error) is KeyboardInterrupt:
+            raise
+        raise PluginExit(f"{type(error).__name__}: {error}") from error
+
+
 @contextlib.contextmanager
 def printing_aside() -> Iterator[None]:
-    """What a plugin prints goes to standard error: standard output may be somebody's table."""
-    with contextlib.redirect_stdout(sys.stderr):
+    """Run a plugin's code: it prints to standard error, and cannot end the program by raising.
+
+    Standard output may be somebody's table.
+    """
+    with contextlib.redirect_stdout(sys.stderr), exits_as_errors():
         yield
 
 
@@ -228,7 +292,8 @@ def choose(name: str, among: Sequence[Found] | None = None) -> Chosen:
         raise _broken(record) from record.cause
     if isinstance(record, Family):
         try:
-            record = record.backbone(member)
+            with printing_aside():
+                record = record.backbone(member)
         except TlkitError:
             raise
         except Exception as error:

@@ -26,7 +26,7 @@ from tlkit.options import (
     own_parameters,
     signature,
 )
-from tlkit.plugins import choose
+from tlkit.plugins import choose, printing_aside
 from tlkit.settings import with_own_settings
 from tlkit.train.recipe import plan_of, refuse_contradiction, refuse_idle_in_head, settle
 from tlkit.weights import unread
@@ -50,7 +50,7 @@ def size(options: SummaryOptions) -> Summary:
     # Refused before anything is built.
     fit = _fit_options(options, backbone)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), printing_aside():
             parts = (
                 _with_head(backbone, weights, fit, options.classes)
                 if options.classes

@@ -21,6 +21,9 @@ from tlkit.weights import not_here
 # How long the hub may take to answer at all. Its own client tries six times, for 23 s a file.
 ANSWER_S = 5.0
 
+# The name of the only weight set of a model for which timm has none.
+UNPUBLISHED = "untrained"
+
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -175,7 +178,7 @@ def _weights(name: str) -> tuple[WeightSet, ...]:
     if not tags:
         return (
             WeightSet(
-                name="untrained",
+                name=UNPUBLISHED,
                 input=_input(name),
                 source=Unpublished(name),
                 licence="none",
@@ -201,7 +204,8 @@ def _build(name: str, weights: Weights) -> Network:
 
     architecture = name.partition(".")[0]
     # A tag can change the network itself (classes, image size), so it is built by its full name.
-    full = name if weights.name in ("none", "file") else f"{architecture}.{weights.name}"
+    plain = weights.name in ("none", "file", UNPUBLISHED)
+    full = name if plain else f"{architecture}.{weights.name}"
     model = timm.create_model(full)
     weights.load_into(model)
     return network(model, full, weights.input)

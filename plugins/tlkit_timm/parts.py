@@ -8,10 +8,10 @@ it needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from timm.layers import ClassifierHead  # type: ignore[attr-defined]
+import torch
 from torch import Tensor, nn
 
 from tlkit.backbone import InputSpec, Network
@@ -24,8 +24,17 @@ METHODS = ("forward_features", "forward_head", "get_classifier", "reset_classifi
 # to the pooled vector, given as a map of one pixel.
 MULTI_SCALE = ("CoaT", "CrossVit", "EfficientViM")
 
-# Models whose own answer adds a vote of the single tokens to that of the classifier.
-VOTING = ("VOLO",)
+# Models with two classifiers that both read the pooled vector; timm averages their logits.
+TWO_ON_ONE_VECTOR = ("LevitDistilled", "EfficientFormer", "EfficientFormerV2", "SwiftFormer")
+
+# Models whose answer is no function of the pooled vector, and why.
+NOT_OF_THE_VECTOR = {
+    "VOLO": "its answer adds votes of the single tokens to that of its classifier",
+    "VisionTransformerDistilled": "its two classifiers read one token each, and the pooled vector "
+    "is the mean of these tokens",
+    "PoolingVisionTransformer": "its two classifiers read one token each, and the pooled vector "
+    "is the mean of these tokens",
+}
 
 
 class Features(nn.Module):
@@ -64,6 +73,38 @@ class Neck(nn.Module):
         return pooled.flatten(1)
 
 
+class Averaged(nn.Module):
+    """Average the logits of several classifiers of one vector: (B, D) -> (B, K)."""
+
+    def __init__(self, classifiers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(classifiers)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return torch.stack([one(vectors) for one in self.classifiers]).mean(dim=0)
+
+
+class PerScale(nn.Module):
+    """Weigh the logits of classifiers that read one scale each: (B, D) -> (B, K).
+
+    The vector is that of all scales, one behind the other. Without weights each counts the same.
+    """
+
+    def __init__(self, classifiers: Iterable[nn.Module], weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(classifiers)
+        self.widths = [int(one.in_features) for one in self.classifiers]  # type: ignore[arg-type]
+        # A copy: the model keeps its own, which its features no longer use.
+        self.weights = None if weights is None else nn.Parameter(weights.detach().clone())
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        scales = zip(self.classifiers, vectors.split(self.widths, dim=1), strict=True)
+        logits = torch.stack([classifier(vector) for classifier, vector in scales])
+        if self.weights is None:
+            return logits.mean(dim=0)
+        return (self.weights.softmax(dim=0)[:, None, None] * logits).sum(dim=0)
+
+
 def network(model: Any, name: str, spec: InputSpec) -> Network:
     """The model in parts. It is taken over: its classifier is removed."""
     missing = [method for method in METHODS if not hasattr(model, method)]
@@ -74,14 +115,14 @@ def network(model: Any, name: str, spec: InputSpec) -> Network:
             expected="a model with timm's common methods",
             do="choose another --backbone",
         )
-    classifier = _classifier(model)
-    model.reset_classifier(0)
+    classifier, why_none = _take_classifier(model)
     return Network(
         features=Features(model),
         neck=nn.Flatten() if _multi_scale(model) else Neck(model),
         classifier=classifier,
         stages=stages(model),
         input=spec,
+        why_no_classifier=why_none,
     )
 
 
@@ -94,21 +135,54 @@ def _multi_scale(model: nn.Module) -> bool:
     return any(kind.__name__ in MULTI_SCALE for kind in type(model).__mro__)
 
 
-def _classifier(model: Any) -> nn.Module | None:
-    """The classifier as (B, D) -> (B, K), or None where there is none of that form.
+def _take_classifier(model: Any) -> tuple[nn.Module | None, str]:
+    """Remove the model's classifier; return it as (B, D) -> (B, K), or None and why there is none.
 
-    Distilled models have two, of two tokens each, and multi-scale ones have one per scale.
+    What timm removes is the classifier, all of it: for some models `get_classifier` names only its
+    last layer, without the BatchNorm in front.
     """
-    if type(model).__name__ in VOTING:
-        return None
-    found = model.get_classifier()
-    if isinstance(found, ClassifierHead):  # it pools as well, and its pooling stays in the model
-        found = found.fc
-    if isinstance(found, nn.Conv2d):
-        return _linear(found)
-    if not isinstance(found, nn.Module) or isinstance(found, nn.Identity | nn.ModuleList):
-        return None
-    return found
+    given = model.get_classifier()
+    modules = dict(model.named_modules())
+    before = dict(_tensors(model))
+    model.reset_classifier(0)
+    left = {id(tensor) for _, tensor in _tensors(model)}
+    removed = {name for name, tensor in before.items() if id(tensor) not in left}
+    if not removed:
+        return None, ""
+    kind = type(model).__name__
+    if kind in NOT_OF_THE_VECTOR and (isinstance(given, tuple) or kind == "VOLO"):
+        return None, NOT_OF_THE_VECTOR[kind]
+    joined = _joined(model, given)
+    if joined is not None:
+        return joined, ""
+    still_there = {id(module) for module in model.modules()}
+    for name, module in modules.items():
+        # The outermost module that is the classifier and nothing else.
+        inside = {tensor for tensor in before if tensor.startswith(f"{name}.")}
+        if name and inside == removed and id(module) not in still_there:
+            return _linear(module) if isinstance(module, nn.Conv2d) else module, ""
+    return None, f"a {kind} has several classifiers, and tlkit does not know how timm joins them"
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer by name, each once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _joined(model: Any, given: Any) -> nn.Module | None:
+    """Several classifiers as one, where it is known how timm joins their answers."""
+    kinds = {kind.__name__ for kind in type(model).__mro__}
+    if isinstance(given, tuple) and kinds & set(TWO_ON_ONE_VECTOR):
+        return Averaged(given)
+    if "CrossVit" in kinds:
+        return PerScale(given)
+    if "EfficientViMDistilled" in kinds:
+        classifiers = zip(given, (model.weights, model.weights_dist), strict=True)
+        return Averaged(PerScale(*one) for one in classifiers)
+    if "EfficientViM" in kinds:
+        return PerScale(given, model.weights)
+    return None
 
 
 def _linear(conv: nn.Conv2d) -> nn.Linear:

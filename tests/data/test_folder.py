@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from tlkit.data.folder import (
     scan_parts,
 )
 from tlkit.errors import FolderError
+from tlkit.testing import make_folder
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -302,3 +305,40 @@ def test_relative_paths_stay_relative(tmp_path):
     touch(tmp_path, "in/a.jpg")
     assert find_images([Path("in")]) == [Path("in/a.jpg")]
     assert scan(Path()).paths == [Path("in/a.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.parquet", "a Parquet table"),
+        ("labels.CSV", "a table"),
+        ("list.txt", "a text file"),
+        ("metadata.jsonl", "a JSON file"),
+    ],
+)
+def test_a_list_of_images_is_told_what_it_is(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text("path,label\na.png,cat\n")
+    with pytest.raises(FolderError, match=text) as caught:
+        find_images([path])
+    assert "--ray auto --out" in caught.value.do
+    with pytest.raises(FolderError, match=text) as caught:
+        scan(path)
+    assert "a folder for each class" in caught.value.do
+
+
+def test_a_folder_called_like_a_list_is_a_folder(tmp_path):
+    make_folder(tmp_path / "photos.csv")
+    assert len(find_images([tmp_path / "photos.csv"])) == 24
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the advice is for a shell")
+def test_the_advice_for_a_table_of_labels_makes_class_folders(tmp_path):
+    make_folder(tmp_path / "flat", classes=("x", "y"), per_class=1)
+    lines = ["path,label", "flat/x/000.png,cat", "flat/y/000.png,big dog"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(FolderError) as caught:
+        scan(tmp_path / "labels.csv")
+    command = caught.value.do.splitlines()[-1].replace("FILE", "labels.csv")
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    assert list(scan(tmp_path / "images").classes) == ["big dog", "cat"]

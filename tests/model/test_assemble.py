@@ -1,5 +1,7 @@
 """Assembling, cutting, freezing: laws over every way to attach, pool and freeze."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -191,3 +193,41 @@ def test_what_was_placed_elsewhere_gets_another_head_and_is_measured_there():
     plan = Plan(**{**PLAN, "pool": "avgmax"})
     assert over(one, plan, 3).model.head.get_submodule("layers").in_features == 2 * 16
     assert _stored_bytes(one) == 16 * 4
+
+
+class NormLinear(nn.Sequential):
+    """A Sequential that is not made from its layers, as some libraries have."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width)
+        self.last = nn.Linear(width, classes)
+
+
+def with_classifier(classifier, **changes):
+    return replace(TINY.build(obtain(TINY.weights(), "default")), classifier=classifier, **changes)
+
+
+def test_attach_last_keeps_what_stands_before_the_last_layer():
+    classifier = NormLinear(16, 5)
+    network = with_classifier(classifier)
+    model = assemble(network, lambda width: nn.Linear(width, 3), attach="last", pool="keep")
+    assert list(model.body.children()) == [classifier.norm]
+    assert next(iter(model.body.state_dict())) == "norm.weight"
+
+
+def test_attach_last_does_not_cut_a_sequential_that_does_something_of_its_own():
+    class Scaled(NormLinear):
+        def forward(self, vectors):
+            return super().forward(2 * vectors)
+
+    network = with_classifier(Scaled(16, 5))
+    with pytest.raises(OptionError, match="ends in a linear layer"):
+        assemble(network, lambda width: nn.Linear(width, 3), attach="last", pool="keep")
+
+
+def test_a_missing_classifier_is_refused_for_the_reason_that_the_plugin_gives():
+    for reason, text in (("", "never had a trained one"), ("it votes by token", "votes by token")):
+        network = with_classifier(None, why_no_classifier=reason)
+        with pytest.raises(OptionError, match=text):
+            assemble(network, lambda width: nn.Linear(width, 3), attach="append", pool="keep")

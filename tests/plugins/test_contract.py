@@ -20,6 +20,7 @@ from torch import nn
 from tlkit.backbone import Backbone
 from tlkit.errors import PluginError, UnknownName
 from tlkit.testing import CHECKS, TINY, check_backbone, checks_for
+from tlkit.weights import obtain
 
 PLUGINS = (tlkit_vgg, tlkit_resnet, tlkit_densenet, tlkit_inception, tlkit_lite, tlkit_small)
 EVERY = [one for plugin in PLUGINS for one in vars(plugin).values() if isinstance(one, Backbone)]
@@ -173,6 +174,29 @@ def clips_what_it_flattens(network):
     return {"neck": Apply(lambda _, x: x.flatten(1).clamp(max=100))}
 
 
+def without_its_norm(weights):
+    """A classifier of BatchNorm and a linear layer, of which the linear layer alone is given."""
+    network = TINY.build(obtain(TINY.weights(), "none"))
+    whole = nn.Sequential(
+        OrderedDict(
+            features=network.features,
+            neck=network.neck,
+            classifier=nn.Sequential(OrderedDict(norm=nn.BatchNorm1d(16), last=nn.Linear(16, 5))),
+        )
+    )
+    weights.load_into(whole)
+    return replace(network, classifier=whole.classifier.last)
+
+
+def whole_network(change):
+    """TINY, whose parts are changed after its weights are loaded."""
+
+    def build(weights):
+        return change(TINY.build(weights))
+
+    return replace(TINY, build=build)
+
+
 BREAKS = {
     "weight_sets_are_sound": replace(TINY, weights=lambda: ()),
     "build_gives_a_network": changed(
@@ -186,6 +210,7 @@ BREAKS = {
         lambda network: {"neck": nn.Sequential(network.neck, nn.Linear(16, 16))}
     ),
     "classifier_keeps_its_word": with_sets(classes=7),
+    "parts_are_the_whole_network": replace(TINY, build=without_its_norm),
     "stages_hold_every_parameter_once": changed(
         lambda network: {
             "stages": {"stage1": (network.features,), "stage2": (network.features[1],)}
@@ -232,6 +257,47 @@ def test_law_notices_an_import_that_is_not_cheap(tmp_path, monkeypatch):
         with pytest.raises(PluginError) as caught:
             CHECKS["import_is_cheap"](replace(TINY, build=module.build))
         assert reason in caught.value.found
+
+
+def test_tensors_that_no_part_holds_are_named():
+    with pytest.raises(PluginError, match="lack tensors") as caught:
+        CHECKS["parts_are_the_whole_network"](replace(TINY, build=without_its_norm))
+    lost = caught.value.found.splitlines()
+    assert "classifier.norm.weight" in lost
+    assert "classifier.norm.running_var" in lost
+    assert not [name for name in lost if name.startswith("features") or ".last" in name]
+    # What changes no answer is not missed.
+    assert "classifier.norm.num_batches_tracked" not in lost
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda network: replace(
+                network, neck=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+            ),
+            "--attach append puts together does not answer",
+        ),
+        (
+            lambda network: replace(
+                network, classifier=nn.Sequential(nn.ReLU(), network.classifier, nn.ReLU())
+            ),
+            "--attach append puts together does not answer",
+        ),
+        (lambda network: replace(network, classifier=None), "lack the classifier"),
+    ],
+    ids=["another pooling", "another activation", "no classifier"],
+)
+def test_parts_that_do_not_answer_as_the_network_does_are_refused(change, text):
+    with pytest.raises(PluginError, match=text):
+        CHECKS["parts_are_the_whole_network"](whole_network(change))
+
+
+def test_a_classifier_may_be_missing_for_a_reason():
+    reason = "it adds votes of single tokens"
+    backbone = whole_network(lambda one: replace(one, classifier=None, why_no_classifier=reason))
+    CHECKS["parts_are_the_whole_network"](backbone)
 
 
 def test_part_that_fails_is_named():

@@ -9,8 +9,12 @@ import tlkit_timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
+from torch import nn
 
-from tlkit.errors import PluginError, UnknownName, WeightsError
+import tlkit
+from tlkit.errors import OptionError, PluginError, UnknownName, WeightsError
+from tlkit.model.assemble import assemble
+from tlkit.testing import CHECKS
 from tlkit.weights import obtain
 
 FAMILY = tlkit_timm.timm
@@ -166,7 +170,7 @@ def test_listing_sets_needs_no_network(hub_cache, offline):
         "tf_efficientnet_lite0",
         "mobilenetv3_small_050",
         "dla46_c",  # a convolution as classifier
-        "levit_128s",  # two classifiers: compared up to the neck
+        "levit_128s",  # two classifiers of one vector
         "swin_tiny_patch4_window7_224",
         "poolformerv2_s12",
     ],
@@ -193,16 +197,68 @@ def test_maps_have_their_channels_second():
     assert network.neck(found).shape == (1, 768)
 
 
-def test_network_that_adds_a_second_answer_has_no_classifier():
-    assert built("volo_d1_224", on="meta").classifier is None
+@pytest.mark.parametrize(
+    "name",
+    [
+        "efficientvit_m0",  # BatchNorm, dropout and a linear layer
+        "shvit_s1",  # BatchNorm and a linear layer
+        "levit_128s",  # two classifiers, each with a BatchNorm
+        "crossvit_9_240",  # one for each of two scales
+        "efficientvim_m1_dist",  # two for each scale, weighed
+        "test_mambaout",  # never published
+    ],
+)
+def test_classifier_is_all_that_timm_puts_behind_the_neck(name):
+    if name not in FAMILY.names():
+        pytest.skip("this timm does not have it")
+    backbone = FAMILY.backbone(name)
+    assert built(name, on="meta").classifier is not None
+    CHECKS["parts_are_the_whole_network"](backbone)
 
 
-def test_several_scales_become_one_vector():
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("volo_d1_224", "votes of the single tokens"),
+        ("deit_tiny_distilled_patch16_224", "read one token each"),
+        ("pit_ti_distilled_224", "read one token each"),
+        ("vit_base_patch16_224.dino", "never had a trained one"),
+    ],
+)
+@pytest.mark.parametrize("attach", ["append", "last"])
+def test_classifier_that_cannot_be_had_is_refused_for_its_own_reason(name, reason, attach):
+    network = built(name, on="meta")
+    assert network.classifier is None
+    with pytest.raises(OptionError, match=reason) as caught:
+        assemble(network, lambda width: nn.Linear(width, 2), attach=attach, pool="keep")
+    assert "--attach replace" in caught.value.do
+
+
+def test_network_with_one_of_two_classifiers_is_no_distilled_one():
+    assert isinstance(built("pit_ti_224", on="meta").classifier, nn.Linear)
+
+
+def test_the_vectors_of_several_scales_stand_one_behind_the_other():
     network = built("crossvit_9_240", on="meta")
     found = network.features(torch.zeros(2, 3, 240, 240, device="meta"))
     assert found.shape == (2, 384, 1, 1)
     assert network.neck(found).shape == (2, 384)
-    assert network.classifier is None
+    assert network.classifier(network.neck(found)).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "crossvit_9_240"])
+def test_only_the_last_layer_of_joined_classifiers_cannot_be_replaced(name):
+    network = built(name, on="meta")
+    with pytest.raises(OptionError, match="ends in a linear layer") as caught:
+        assemble(network, lambda width: nn.Linear(width, 2), attach="last", pool="keep")
+    assert "--attach append" in caught.value.do
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_model_that_nobody_published_is_summed_up(classes):
+    # It has no tag at all: TAG must not be made part of its name.
+    whole = tlkit.summary("timm/test_mambaout", **({"classes": classes} if classes else {}))
+    assert whole.rows[-1].output == (1, classes or 1000)
 
 
 def test_stages_of_a_transformer_begin_with_its_embedding():

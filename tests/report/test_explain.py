@@ -3,15 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import tlkit
 from tlkit.classifier import load
+from tlkit.cli import main
 from tlkit.data.images import BadImage, read
 from tlkit.data.transforms import plain
 from tlkit.errors import OptionError, UnknownName
+from tlkit.model.assemble import assemble
+from tlkit.model.heads import make_head
+from tlkit.plugins import choose
 from tlkit.report import explain as module
 from tlkit.report.explain import PX, explain, picture_names
+from tlkit.weights import obtain
 
 WAYS = {
     "linear on an average": {},
@@ -64,7 +70,8 @@ def test_an_exact_map_has_the_score_as_its_mean(colours, tmp_path):
     path = next(iter(sorted(colours.rglob("*.png"))))
     view = torch.from_numpy(plain(head.model.spec, read(path)).copy()).permute(2, 0, 1)[None]
     for target in range(3):
-        logits, shown = see(view, target)
+        logits, shown, cells = see(view, target)
+        assert shown.shape == cells
         bias = float(head.model.head.layers.bias.detach()[target])
         assert shown.mean() + bias == pytest.approx(float(logits[target]), abs=1e-4)
 
@@ -118,3 +125,43 @@ def test_pictures_of_one_name_are_numbered(tmp_path):
     one, other, third = (tmp_path / name for name in ("a/x.png", "b/X.jpg", "b/y.jpg"))
     assert picture_names([one, third]) == ["x.png", "y.png"]
     assert picture_names([one, other]) == ["00001-x.png", "00002-X.png"]
+
+
+def assembled(name):
+    backbone = choose(name).backbone
+    torch.manual_seed(0)
+    network = backbone.build(obtain(backbone.weights(), "none"))
+    model = assemble(
+        network, lambda width: make_head("linear", width, 3, 0, 0.0), attach="replace", pool="keep"
+    )
+    model.head.layers.weight.data.normal_()
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["timm/crossvit_9_240", "timm/coat_lite_tiny"])
+def test_a_map_of_one_pixel_is_never_shown(name):
+    model = assembled(name)
+    assert module._averaged(model) is None
+    image = torch.randint(0, 256, (1, 3, model.spec.crop_px, model.spec.crop_px), dtype=torch.uint8)
+    see = module._by_gradient(model, "the head")
+    _, shown, (height, width) = see(image, 0)
+    assert height == width
+    assert height * width >= module.FEWEST
+    assert len(np.unique(shown.round(3))) > 3
+
+
+def test_maps_with_their_channels_last_are_told_by_their_sides():
+    last = torch.arange(2 * 2 * 5.0).reshape(1, 2, 2, 5)
+    assert torch.equal(module._as_map(last), last.permute(0, 3, 1, 2))
+    first = last.permute(0, 3, 1, 2)
+    assert torch.equal(module._as_map(first), first)
+
+
+def test_the_size_of_the_map_and_how_it_was_made_are_told(colours, tmp_path):
+    head = load(tlkit.fit(colours, backbone="tiny", out=tmp_path / "run").head).head
+    (one,) = explain(head, [next(iter(colours.rglob("*.png")))])
+    assert one.cells == one.map.shape == (8, 8)
+    assert one.exact
+    photo = next(iter(colours.rglob("*.png")))
+    result = CliRunner().invoke(main, ["explain", str(photo), "--head", str(head.path)])
+    assert "map: 8 x 8 cells, exact (CAM)" in result.stdout

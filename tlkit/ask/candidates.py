@@ -165,7 +165,8 @@ def _own(backbone: Backbone, sets: Sequence[WeightSet], download: bool) -> str:
 def _on_disk(backbone: Backbone, sets: Iterable[WeightSet]) -> list[WeightSet]:
     """Those that need no download. Raises `PluginError` where a stranger's code fails."""
     try:
-        return [one for one in sets if one.source.on_disk()]
+        with printing_aside():
+            return [one for one in sets if one.source.on_disk()]
     except Exception as error:
         raise plugin_failed(backbone, error) from error
 

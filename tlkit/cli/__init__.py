@@ -11,7 +11,6 @@ the file that is named; 130 stopped by Ctrl-C; 141 stopped, for whoever read the
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 from typing import Any
 
@@ -46,8 +45,10 @@ from tlkit.cli import (
     suggest,
     summary,
 )
+from tlkit.cli.ending import watch_exit
 from tlkit.cli.flags import refuse_empty
 from tlkit.errors import OptionError, TlkitError
+from tlkit.plugins import plugin_that_ended
 from tlkit.ranks import here
 
 
@@ -58,6 +59,7 @@ def run() -> None:
     """
     streams.in_utf8()
     streams.guard()
+    leave = watch_exit()
     status: object = 0
     try:
         main()
@@ -71,7 +73,7 @@ def run() -> None:
     if fault is not None and status in (0, 1):
         status = failure.output_lost(fault, finished=True) or status
         streams.flush()
-    os._exit(status)
+    leave(status)
 
 
 class Commands(click.Group):
@@ -111,6 +113,11 @@ class Commands(click.Group):
             if isinstance(error, TlkitError):
                 hints.fit_to(error, ctx.invoked_subcommand or "", self.commands)
             sys.exit(failure.ended(error, with_traceback=ctx.params.get("traceback", False)))
+        except BaseException as error:  # a plugin's `sys.exit(0)` must not look like success
+            ended = plugin_that_ended(error)
+            if ended is None:
+                raise
+            sys.exit(failure.ended(ended))
 
 
 @click.group(

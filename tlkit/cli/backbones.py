@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from tlkit.errors import OptionError
+from tlkit.errors import OptionError, TlkitError
+
+if TYPE_CHECKING:
+    from tlkit.backbone import Family
+    from tlkit.plugins import Found
 
 
 @click.command("backbones")
@@ -57,10 +63,22 @@ def _all(part: str | None) -> None:
             if isinstance(family, Family):
                 rows += [
                     [f"{one.name}/{name}", one.module, f"{one.distribution} {one.version}"]
-                    for name in family.names()
+                    for name in _names(family, one)
                     if part in name
                 ]
     show.table(["backbone", "package", "distribution"], rows)
+
+
+def _names(family: Family, found: Found) -> list[str]:
+    """The family's names; none, and why, where its code fails: the others are still listed."""
+    from tlkit.cli import show
+    from tlkit.plugins import names_in
+
+    try:
+        return names_in(family, found)
+    except TlkitError as error:
+        click.echo(f"{found.name}: {show.one_line(error.found)}", err=True)
+        return []
 
 
 def _one(name: str) -> None:

@@ -60,6 +60,7 @@ def command(
     names = picture_names(found)
     place = _free() if out is None else Path(out)
     rows: list[list[str]] = []
+    maps: dict[str, None] = {}
     bad = 0
     with show.meter() as tell, new_folder(place) as staged:
         explained = explain(classifier.head, found, target=target, device=device)
@@ -69,11 +70,15 @@ def command(
                 bad += 1
                 show.unreadable(one)
                 continue
+            method = "exact (CAM)" if one.exact else "by Grad-CAM, which estimates"
+            maps[f"map: {one.cells[0]} x {one.cells[1]} cells, {method}"] = None
             write_picture(one, staged / names[number])
             chance = dict(one.prediction.top(len(classifier.classes)))[one.target]
             rows.append([str(found[number]), one.target, f"{chance:.4f}", names[number]])
         write_text(staged / "explained.json", _as_json(rows))
     show.table(["path", "class", "probability", f"in {place}"], rows, right=[2])
+    for line in maps:
+        click.echo(line)
     if bad:
         click.echo(f"{bad} of {len(found)} images could not be read", err=True)
         sys.exit(1)

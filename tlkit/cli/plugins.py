@@ -20,9 +20,10 @@ def command(names: tuple[str, ...], check: bool) -> None:
     """Show every distribution that brings backbones, heads, test-time policies, augmentation
     presets or parts of reports, its version, and whether they load.
 
-    NAME is a distribution or what it brings, with --check also FAMILY/NAME. This imports the
-    plugins; a broken one is listed with its reason and stops nothing else. With --check each is
-    tried out in a process of its own; exit status 1 says that one breaks the contract.
+    NAME is a distribution or what it brings, with --check also FAMILY/NAME. The plugins are
+    imported in another process; a broken one is listed with its reason and stops nothing else.
+    With --check each is tried out in a process of its own; exit status 1 says that one breaks the
+    contract.
     TLKIT_PLUGINS limits what is looked at: distributions or packages, with commas between.
 
     \b
@@ -59,15 +60,16 @@ def _list(wanted: Sequence[Found]) -> None:
     from collections import defaultdict
 
     from tlkit.cli import show
-    from tlkit.plugins import Broken
+    from tlkit.vetting import reasons_not_to_load
 
+    not_loading = dict(zip(map(id, wanted), reasons_not_to_load(wanted), strict=True))
     members: dict[tuple[str, str, str], list[Found]] = defaultdict(list)
     for one in wanted:
         members[one.distribution, one.version, one.module].append(one)
     rows = []
     for (distribution, version, module), found in sorted(members.items()):
-        broken = [one for one in map(_loaded, found) if isinstance(one, Broken)]
-        reasons = dict.fromkeys(f"{one.found.name}: {one.reason}" for one in broken)
+        broken = [(one.name, not_loading[id(one)]) for one in found if not_loading[id(one)]]
+        reasons = dict.fromkeys(f"{name}: {reason}" for name, reason in broken)
         named: dict[str, list[str]] = defaultdict(list)
         for one in found:
             named[one.option].append(f"{one.name}/NAME" if one.is_family else one.name)
@@ -75,17 +77,6 @@ def _list(wanted: Sequence[Found]) -> None:
         state = "loads" if not broken else "broken: " + "; ".join(reasons)
         rows.append([distribution, version, module, "; ".join(listed), state])
     show.table(["distribution", "version", "package", "brings", "state"], rows)
-
-
-def _loaded(found: Found) -> object:
-    """The plugin's record, or why it has none."""
-    from tlkit.plugins import BACKBONES, load, load_as
-
-    if found.is_family or found.group == BACKBONES:
-        return load(found)
-    from tlkit.tables import TABLES  # which imports torch
-
-    return load_as(found, TABLES[found.group].kind)
 
 
 def _check(installed: Sequence[Found], names: Sequence[str]) -> None:

@@ -48,6 +48,11 @@ ENDINGS = frozenset(
     | {".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".jp2"}
 )
 LONGEST = max(map(len, ENDINGS))
+TABLES = {
+    ".csv": "a table (CSV)", ".tsv": "a table (TSV)", ".parquet": "a Parquet table",
+    ".json": "a JSON file", ".jsonl": "a JSON file", ".txt": "a text file",
+}  # fmt: skip
+"""Files that list images or labels for other programs, and what they are."""
 TRAIN = ("train", "training", "train_set", "training_set")
 VAL = ("val", "valid", "validation", "dev", "val_set", "validation_set")
 TEST = ("test", "testing", "test_set")
@@ -365,6 +370,21 @@ def _uppermost(matches: Sequence[str]) -> Iterator[Path]:
             folders.add(match)
 
 
+def check_no_tables(paths: Sequence[Path]) -> None:
+    """Raise `FolderError` for files that list images and are none."""
+    tables = [path for path in paths if path.suffix.lower() in TABLES and path.is_file()]
+    if tables:
+        raise FolderError(
+            f"{tables[0]} is no image",
+            found=listing([f"{path}: {TABLES[path.suffix.lower()]}" for path in tables]),
+            expected=f"image files, or folders of them ({' '.join(sorted(ENDINGS))})",
+            do=f"name the images, or a folder of them; a list of paths, one on a line, is given "
+            f"by\n  xargs -d '\\n' tlkit predict < {shell_word(str(tables[0]))}\n"
+            "and a Parquet table with a column `path` is read by\n"
+            f"  tlkit predict {shell_word(str(tables[0]))} --ray auto --out FOLDER",
+        )
+
+
 def find_images(paths: Sequence[Path]) -> Paths:
     """List the image files that paths and folders mean, folders searched to every depth, in order.
 
@@ -375,6 +395,7 @@ def find_images(paths: Sequence[Path]) -> Paths:
     folder and for no path at all; all faults in one error.
     """
     check_images(paths)
+    check_no_tables(paths)
     found: list[Names] = []
     roots: list[str] = []
     faults = [] if paths else ["an empty list"]
@@ -650,6 +671,17 @@ def _must_be_folder(folder: Path) -> None:
             found="an address on a network",
             expected="a folder on this machine, with one sub-folder per class",
             do="fetch the images first, and name their folder",
+        )
+    ending = os.path.splitext(folder)[1].lower()
+    if ending in TABLES and os.path.isfile(folder):
+        raise FolderError(
+            f"{folder} is not a folder of images",
+            found=f"{TABLES[ending]}: tlkit takes labels from the names of folders alone",
+            expected="a folder with one sub-folder per class",
+            do="make a folder for each class, with its images or links to them; from a CSV file "
+            "with the columns path,label:\n"
+            '  tail -n +2 FILE | while IFS=, read -r path label; do mkdir -p "images/$label" && '
+            'ln -s "$(realpath "$path")" "images/$label/"; done',
         )
     raise FolderError(
         f"{folder} is not a folder",

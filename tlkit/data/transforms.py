@@ -31,6 +31,7 @@ from tlkit.backbone import InputSpec
 from tlkit.data.geometry import cover, crop, scale
 from tlkit.data.images import Pixels, in_channels
 from tlkit.errors import OptionError, PluginError, TlkitError, briefly, pick, raise_machine_error
+from tlkit.plugins import exits_as_errors
 from tlkit.rows import Rows, failed
 
 Look = Callable[[Pixels, int, int], Pixels]
@@ -106,7 +107,8 @@ def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str
         return failed("augmentation preset", name, briefly(error), f"{wanted} uint8")
 
     try:
-        made = preset.make(spec, seed, jitter)
+        with exits_as_errors():
+            made = preset.make(spec, seed, jitter)
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code
@@ -115,7 +117,8 @@ def held_look(preset: Preset, name: str, spec: InputSpec, seed: int, jitter: str
 
     def look(image: Pixels, number: int, view: int) -> Pixels:
         try:
-            seen = made(image, number, view)
+            with exits_as_errors():
+                seen = made(image, number, view)
         except Exception as error:
             raise_machine_error(error)
             raise refused(error) from error

@@ -14,6 +14,7 @@ Not here: the kinds of heads (heads.py), running (device.py), the loop (train/).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,9 +150,12 @@ def _body(network: Network, attach: str) -> nn.Module:
     if classifier is None:
         raise OptionError(
             f"--attach {attach} needs the backbone's own classifier",
-            found="weights that never had a trained one",
-            expected="a weight set with a classifier",
-            do="use --attach replace, or another weight set (`tlkit backbones NAME`)",
+            found=network.why_no_classifier or "weights that never had a trained one",
+            expected="a classifier that reads the vector of the neck",
+            do="use --attach replace, or another "
+            + (
+                "--backbone" if network.why_no_classifier else "weight set (`tlkit backbones NAME`)"
+            ),
         )
     if attach == "append":
         return classifier
@@ -159,13 +163,15 @@ def _body(network: Network, attach: str) -> nn.Module:
         return nn.Identity()
     if (
         isinstance(classifier, nn.Sequential)
+        and type(classifier).forward is nn.Sequential.forward
         and len(classifier)
         and isinstance(classifier[-1], nn.Linear)
     ):
-        return classifier[:-1]
+        # Not classifier[:-1]: a class of its own may not be made from its layers.
+        return nn.Sequential(OrderedDict(list(classifier.named_children())[:-1]))
     raise OptionError(
         "--attach last needs a classifier that ends in a linear layer",
-        found=f"a {type(classifier).__name__}",
+        found=f"a classifier of the kind {type(classifier).__name__}",
         expected="Linear, or Sequential ending in Linear",
         do="use --attach replace or --attach append",
     )

@@ -18,7 +18,7 @@ from tlkit.errors import PluginError, TlkitError, briefly, machine_error, pick
 from tlkit.model.assemble import Cut, assemble, cut
 from tlkit.model.device import drawn
 from tlkit.model.heads import HEADS, HeadKind, make_head
-from tlkit.plugins import printing_aside
+from tlkit.plugins import PluginExit, printing_aside
 from tlkit.weights import Weights, obtain
 
 
@@ -76,7 +76,7 @@ def build(
     if weights is None:
         # A source may build a network to read its weights: its random numbers are not the caller's.
         with drawn(plan.seed, "weights"):
-            weights = obtain(weight_sets(backbone), plan.weights)
+            weights = obtained(backbone, plan.weights)
     try:
         with drawn(plan.seed, "backbone"), printing_aside():
             network = backbone.build(weights)
@@ -129,6 +129,18 @@ def weight_sets(backbone: Backbone) -> tuple[WeightSet, ...]:
             do="tell the plugin's author",
         )
     return sets
+
+
+def obtained(backbone: Backbone, choice: str) -> Weights:
+    """The chosen weights, read. Raises `WeightsError`, and `PluginError` for code that fails."""
+    sets = weight_sets(backbone)
+    try:
+        with printing_aside():
+            return obtain(sets, choice)
+    except TlkitError:
+        raise
+    except PluginExit as error:
+        raise plugin_failed(backbone, error) from error
 
 
 def plugin_failed(backbone: Backbone, error: Exception) -> TlkitError:

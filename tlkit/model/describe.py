@@ -12,6 +12,7 @@ from tlkit.backbone import Backbone, WeightSet
 from tlkit.errors import TlkitError
 from tlkit.model.assemble import Normalise
 from tlkit.model.build import plugin_failed, weight_sets
+from tlkit.plugins import printing_aside
 from tlkit.weights import unread
 
 
@@ -35,7 +36,7 @@ def describe(backbone: Backbone) -> Description:
     """Count on a network built without memory for its numbers (torch's meta device)."""
     sets = weight_sets(backbone)
     try:
-        with torch.device("meta"), torch.no_grad():
+        with torch.device("meta"), torch.no_grad(), printing_aside():
             network = backbone.build(unread(sets, "none"))
             spec = network.input
             image = torch.zeros(1, spec.channels, *spec.size)

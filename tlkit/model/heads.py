@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tlkit import plugins
 from tlkit.errors import TlkitError, briefly, pick, raise_machine_error
+from tlkit.plugins import exits_as_errors
 from tlkit.rows import Rows, failed
 
 
@@ -115,7 +116,7 @@ def make_head(name: str, width: int, classes: int, hidden: int, dropout: float) 
 def _hold(kind: HeadKind, name: str, width: int, classes: int) -> None:
     """Raise `PluginError` for a head that fails or gives something else."""
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), exits_as_errors():
             layers = kind.make(width, classes, 8, 0.5).eval()
             given = layers(torch.zeros(2, width))
     except TlkitError:

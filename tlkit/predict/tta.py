@@ -21,6 +21,7 @@ from tlkit.data.geometry import offset, pad, scale
 from tlkit.data.images import Pixels, in_channels
 from tlkit.errors import OptionError, TlkitError, briefly, pick, raise_machine_error
 from tlkit.options import PredictOptions
+from tlkit.plugins import exits_as_errors
 from tlkit.rows import Rows, failed
 
 
@@ -79,7 +80,8 @@ def held_views(
 ) -> tuple[View, ...]:
     """The views of an installed policy. Raises `PluginError` for what cannot be cut."""
     try:
-        views = tuple(policy.views(spec, options))
+        with exits_as_errors():
+            views = tuple(policy.views(spec, options))
     except TlkitError:
         raise
     except Exception as error:  # a stranger's code

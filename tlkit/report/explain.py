@@ -45,6 +45,9 @@ from tlkit.settings import with_own_settings
 LONGEST_STEM = 240
 """Bytes of a picture's name: a number and an ending come to it, and most disks take 255."""
 
+FEWEST = 4
+"""Cells of a map that is shown: one cell says nothing of where."""
+
 PX = 448
 """Side of a picture, at least."""
 
@@ -60,6 +63,10 @@ class Explanation:
     map: NDArray[np.float32]
     """(h, w) over the plain view, from 0 to 1, its largest number; 0 throughout where nothing on
     the image speaks for the class."""
+    cells: tuple[int, int]
+    """(h, w) of the network's own map, of which `map` may be an enlargement."""
+    exact: bool
+    """Whether the map's mean is the class's score (CAM); else it is Grad-CAM."""
     square: Pixels
     """The plain view in colour, at least `PX` pixels wide."""
 
@@ -96,9 +103,10 @@ def explain(
         yield explained(path, image, target)
 
 
-See = Callable[[Tensor, int | None], tuple[Tensor, NDArray[np.float32]]]
+Seen = tuple[Tensor, NDArray[np.float32], tuple[int, int]]
+See = Callable[[Tensor, int | None], Seen]
 """One image (1, channels, H, W) uint8, and the class, or None for the likeliest -> logits (C,),
-map (h, w)."""
+map (h, w), and how many cells the map had before it was enlarged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +116,8 @@ class Explainer:
     head: Head
     compute: Compute
     see: See
+    exact: bool
+    """Whether the maps are CAM."""
 
     @property
     def sizes(self) -> frozenset[Detail]:
@@ -130,7 +140,7 @@ class Explainer:
         pixels = plain(spec, image[detail(spec)])
         square = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
         with self.compute.arithmetic():
-            logits, shown = self.see(self.compute.send(square), wanted)
+            logits, shown, cells = self.see(self.compute.send(square), wanted)
         soft = probabilities_of(head, logits.cpu()[None], [path])[0].numpy()
         check_scores(shown[None], head.path, [path])
         prediction = Prediction(path=path, classes=head.classes, probabilities=soft)
@@ -138,6 +148,8 @@ class Explainer:
             prediction=prediction,
             target=target or prediction.label,
             map=_scaled(shown),
+            cells=cells,
+            exact=self.exact,
             square=_large(spec, image[PX]),
         )
 
@@ -147,8 +159,13 @@ def explainer(head: Head, *, device: str = "auto") -> Explainer:
     compute = compute_for_answers(device, fitted=head.card.precision)
     model = head.model.eval()
     compute.place(model)
-    see = _averaged(model) or _by_gradient(model, str(head.path))
-    return Explainer(head=head, compute=compute, see=see)
+    averaged = _averaged(model)
+    return Explainer(
+        head=head,
+        compute=compute,
+        see=averaged or _by_gradient(model, str(head.path)),
+        exact=averaged is not None,
+    )
 
 
 def _averaged(model: Assembled) -> See | None:
@@ -158,18 +175,22 @@ def _averaged(model: Assembled) -> See | None:
     if not (type(layers) is nn.Linear and isinstance(scale, Scale)):
         return None
     with torch.inference_mode():
-        averages = takes_the_mean(model.neck, features_of_black(model, *model.spec.size))
+        features = features_of_black(model, *model.spec.size)
+        averages = takes_the_mean(model.neck, features)
+    if features.ndim != 4 or features[0, 0].numel() < FEWEST:
+        return None
     if not (isinstance(model.body, nn.Identity) and averages):
         return None
     weight, shift, factor = layers.weight, scale.shift[:, None, None], scale.factor[:, None, None]
 
-    def see(image: Tensor, wanted: int | None) -> tuple[Tensor, NDArray[np.float32]]:
+    def see(image: Tensor, wanted: int | None) -> Seen:
         with torch.inference_mode():
             found = model.features(model.normalise(image))
             logits = model.head(model.neck(found))[0]
             target = int(logits.argmax()) if wanted is None else wanted
             places = (found[0] - shift) * factor
-            return logits, torch.einsum("f,fhw->hw", weight[target], places).cpu().numpy()
+            shown = torch.einsum("f,fhw->hw", weight[target], places).cpu().numpy()
+            return logits, shown, (shown.shape[0], shown.shape[1])
 
     return see
 
@@ -184,16 +205,17 @@ def _by_gradient(model: Assembled, name: str) -> See:
             do="pip install 'tlkit[explain]'",
         )
     rest = nn.Sequential(model.features, model.neck, model.body, model.head)
-    layer = _layer(model, rest)
+    layer, cells = _layer(model, rest)
     if layer is None:
         raise OptionError(
             f"the network of {name} has nothing that could be shown on an image",
-            found="no stage whose output has places, maps or tokens, that the score hangs on",
+            found=f"no stage whose output is a map of at least {FEWEST} places, or tokens on a "
+            "square grid, that the score hangs on: what it pools away says nothing of where",
             expected="a convolutional network, or one of tokens on a square grid",
             do="explain with another backbone",
         )
 
-    def see(image: Tensor, wanted: int | None) -> tuple[Tensor, NDArray[np.float32]]:
+    def see(image: Tensor, wanted: int | None) -> Seen:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -202,21 +224,24 @@ def _by_gradient(model: Assembled, name: str) -> See:
         try:
             targets = None if wanted is None else [ClassifierOutputTarget(wanted)]
             shown = cam(input_tensor=inputs, targets=targets)[0]
-            return cam.outputs[0].detach(), np.asarray(shown, np.float32)
+            return cam.outputs[0].detach(), np.asarray(shown, np.float32), cells
         finally:
             cam.activations_and_grads.release()
 
     return see
 
 
-def _layer(model: Assembled, rest: nn.Module) -> nn.Module | None:
-    """The last module whose output has places on which the score hangs; None where none has.
+def _layer(model: Assembled, rest: nn.Module) -> tuple[nn.Module | None, tuple[int, int]]:
+    """The last module whose output has places on which the score hangs, and the map's (h, w).
+
+    None where no module has.
 
     Behind the last block of a transformer only the class token counts: the others have no gradient.
     """
     stages = [part for parts in model.stages.values() for part in parts]
     asked = [model.features, *(one for one in reversed(stages) if isinstance(one, nn.Module))]
     outputs: dict[int, Tensor] = {}
+    is_square = model.spec.size[0] == model.spec.size[1]
 
     def keep(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
@@ -238,15 +263,21 @@ def _layer(model: Assembled, rest: nn.Module) -> nn.Module | None:
         if output is None or output.grad is None or output.ndim not in (3, 4):
             continue
         grid = _as_map(output.grad)[0]
-        if grid[0].numel() > 1 and int((grid.abs().sum(dim=0) > 0).sum()) > 1:
-            return one
-    return None
+        height, width = grid.shape[1:]
+        # Maps of a square image are square: a tensor of attention heads, for one, is none. How
+        # tokens of another image lie side by side is not known.
+        is_map = height == width if is_square else output.ndim == 4
+        if is_map and height * width >= FEWEST and int((grid.abs().sum(dim=0) > 0).sum()) > 1:
+            return one, (height, width)
+    return None, (0, 0)
 
 
 def _as_map(found: Tensor) -> Tensor:
-    """Maps as they are; tokens (B, T, F) -> (B, F, s, s), without those before the grid."""
+    """Maps with their channels second; tokens (B, T, F) -> (B, F, s, s), without those before."""
     if found.ndim == 4:
-        return found
+        # Images are square, and so are maps: (B, h, w, F) is told by its sides.
+        channels_last = found.shape[1] == found.shape[2] != found.shape[3]
+        return found.permute(0, 3, 1, 2) if channels_last else found
     side = math.isqrt(found.shape[1])
     behind = found[:, found.shape[1] - side**2 :].mT
     return behind.reshape(*behind.shape[:2], side, side)

@@ -144,7 +144,7 @@ def _asked(
             section = _section(part, made, source=source)
             _must_fit(part, made, section, room)
             _must_be_free(part, made, taken)
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+    except Exception as error:  # a stranger's code may raise anything
         why = f"{error.about}: {error.found}" if isinstance(error, TlkitError) else briefly(error)
         return _Failed(name=part.name, source=source, reason=why)
     return part, made, section

@@ -6,15 +6,17 @@ torch and pytest are imported inside functions.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
 import json
 import pickle
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -26,7 +28,7 @@ from tlkit.weights import obtain
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tlkit.model.assemble import Cut
+    from tlkit.model.assemble import Assembled, Cut
 
 Check = Callable[[Backbone], None]
 
@@ -185,6 +187,46 @@ def classifier_keeps_its_word(backbone: Backbone) -> None:
             expected=f"(2, {said or 'K'})",
             do="correct `classifier`, or `classes` of the weight set",
         )
+
+
+def parts_are_the_whole_network(backbone: Backbone) -> None:
+    """The parts hold every tensor that the whole network's answer hangs on, and answer as it does.
+
+    The whole network is what `weights.load_into` is given. A plugin that loads its weights in
+    another way, or into what cannot be run, is not compared. Where `classifier` is None though the
+    default weights have classes, `why_no_classifier` says why.
+    """
+    from torch import nn
+
+    _must_say_why_no_classifier(backbone)
+    whole = _whole_network(backbone)
+    images = _normalised(backbone)
+    answer = None if whole is None else _answer(whole, images)
+    if whole is None or answer is None:
+        return
+    weights = replace(_none(backbone), name="file", state=whole.state_dict())
+    network = _build_seeded(backbone, weights)
+    for part in (network.features, network.neck, network.classifier):
+        if part is not None:
+            part.eval()
+    vectors = _vectors_of(backbone, network, images)
+    if network.classifier is None:
+        if not network.why_no_classifier and _shape(answer) == _shape(vectors):
+            _must_answer_alike(backbone, "its neck", vectors, answer)
+        return
+    lost = _lost_tensors(whole, network, images, answer)
+    if lost:
+        raise _broken(
+            backbone,
+            "its parts lack tensors of the network",
+            found=listing(lost, most=8),
+            expected="every tensor that changes the answer, in `features` or in `classifier`",
+            do="let `classifier` be all that stands behind the neck, BatchNorm before the last "
+            "layer too, or put it at the end of `features`",
+        )
+    for attach, model in _attached(network):
+        logits = _apply(backbone, "classifier", nn.Sequential(model.body, model.head), vectors)
+        _must_answer_alike(backbone, f"what --attach {attach} puts together", logits, answer)
 
 
 def stages_hold_every_parameter_once(backbone: Backbone) -> None:
@@ -538,6 +580,7 @@ CHECKS: Mapping[str, Check] = {
         neck_gives_vectors,
         neck_holds_no_parameters,
         classifier_keeps_its_word,
+        parts_are_the_whole_network,
         stages_hold_every_parameter_once,
         sequential_features_are_the_stages,
         eval_is_deterministic,
@@ -625,12 +668,174 @@ def _vectors(backbone: Backbone) -> Any:
     return _apply(backbone, "neck", _settled(backbone).neck, _found(backbone))
 
 
-def _build_seeded(backbone: Backbone) -> Network:
+def _build_seeded(backbone: Backbone, weights: Weights | None = None) -> Network:
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return backbone.build(_none(backbone))
+        return backbone.build(weights or _none(backbone))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Watched(Weights):
+    """Weights that keep a copy of the network that they are loaded into."""
+
+    networks: list[nn.Module]
+
+    def load_into(self, network: nn.Module, *, leave: Sequence[str] = ()) -> None:
+        self.networks.append(copy.deepcopy(network))
+        super().load_into(network, leave=leave)
+
+
+def _whole_network(backbone: Backbone) -> nn.Module | None:
+    """The network before it is taken apart, in eval mode, with numbers that all matter.
+
+    None where `build` does not load through `load_into`, or loads into several networks.
+    """
+    import torch
+
+    networks: list[nn.Module] = []
+    none = {**vars(_none(backbone)), "networks": networks}
+    _build_seeded(backbone, _Watched(**none))
+    if not networks:
+        # Some load nothing where there is nothing to load, and refuse weights without tensors.
+        with contextlib.suppress(WeightsError):
+            _build_seeded(backbone, _Watched(**{**none, "name": "file", "state": {}}))
+        for one in networks:
+            _fill(one)
+    if len(networks) != 1:
+        return None
+    (whole,) = networks
+    with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
+        _settle_norms(whole, _normalised(backbone))
+    _stir(whole.eval())
+    return whole
+
+
+def _answer(whole: nn.Module, images: Tensor) -> Any:
+    """(2, K); None where the network cannot be run as a whole, or gives something else."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            answer = whole(images)
+    except Exception:  # it may be a mere container of the parts
+        return None
+    return answer if len(_shape(answer)) == 2 and bool(answer.isfinite().all()) else None
+
+
+def _normalised(backbone: Backbone) -> Any:
+    """(2, channels, H, W): noise as the network sees it when it is put together."""
+    from tlkit.model.assemble import Normalise
+
+    return Normalise(_none(backbone).input)(_pixels(backbone, 2))
+
+
+def _fill(network: nn.Module) -> None:
+    """Draw every number: a network that waits for its weights may not have been initialised."""
+    import torch
+
+    seed = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.ndim > 1 and tensor.is_floating_point():
+                spread = (2 / max(1, tensor[0].numel())) ** 0.5
+                tensor.copy_(spread * torch.randn(tensor.shape, generator=seed))
+            else:
+                tensor.fill_(1)
+
+
+def _stir(whole: nn.Module) -> None:
+    """Move what starts as zeros or ones, norms for example: without it, it would not be missed."""
+    import torch
+
+    seed = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, tensor in whole.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.rand(tensor.shape, generator=seed)
+            if name.endswith("running_var"):
+                tensor.mul_(0.5 + noise)
+            elif tensor.ndim < 2 or bool((tensor == tensor.flatten()[0]).all()):
+                tensor.add_(0.2 * noise - 0.1)
+
+
+def _lost_tensors(whole: nn.Module, network: Network, images: Tensor, answer: Any) -> list[str]:
+    """Names of tensors that no part holds, and without which the network answers otherwise."""
+    parts = (network.features, network.neck, network.classifier)
+    held = {
+        _numbers(tensor)
+        for part in parts
+        if part is not None
+        for tensor in part.state_dict().values()
+    }
+    missing = [name for name, one in whole.state_dict().items() if _numbers(one) not in held]
+    return [name for name in missing if _matters(whole, name, images, answer)]
+
+
+def _numbers(tensor: Tensor) -> tuple[int, bytes]:
+    """What tells tensors apart, whatever their shapes."""
+    import torch
+
+    plain = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return tensor.numel(), hashlib.sha256(plain.numpy().data if len(plain) else b"").digest()
+
+
+def _matters(whole: nn.Module, name: str, images: Tensor, answer: Any) -> bool:
+    """Whether the network answers otherwise when a tensor is another."""
+    import torch
+
+    tensor = whole.state_dict()[name]
+    before = tensor.clone()
+    with torch.no_grad():
+        tensor.copy_(before + 1)
+        changed = whole(images)
+        tensor.copy_(before)
+    return not _same(changed, answer)
+
+
+def _attached(network: Network) -> Iterator[tuple[str, Assembled]]:
+    """The network with its own classifier put back, in each way to attach that it can be had."""
+    from torch import nn
+
+    from tlkit.model.assemble import assemble
+
+    classifier = network.classifier
+    last = classifier[-1] if isinstance(classifier, nn.Sequential) else classifier
+    yield "append", assemble(network, lambda _: nn.Identity(), attach="append", pool="keep").eval()
+    with contextlib.suppress(OptionError):
+        model = assemble(network, lambda _: last or nn.Identity(), attach="last", pool="keep")
+        yield "last", model.eval()
+
+
+def _must_answer_alike(backbone: Backbone, what: str, found: Any, expected: Any) -> None:
+    """Refuse numbers that differ by more than a thousandth of what tells the two images apart."""
+    off = float("inf")
+    if _shape(found) == _shape(expected):
+        apart = float((expected - expected.mean(dim=0)).abs().max())
+        scale = max(apart, 1e-3 * float(expected.abs().max()))
+        off = float((found - expected).abs().max()) / scale
+    if not off < 1e-3:
+        raise _broken(
+            backbone,
+            f"{what} does not answer as the whole network does",
+            found=f"{_shape(found)}, off by {off:.2g} of what tells two images apart",
+            expected=f"the answer of what `load_into` was given, {_shape(expected)}",
+            do="let features, neck and classifier do all that the network's own `forward` does",
+        )
+
+
+def _must_say_why_no_classifier(backbone: Backbone) -> None:
+    network, classes = _built(backbone), backbone.weights()[0].classes
+    if network.classifier is None and classes is not None and not network.why_no_classifier:
+        raise _broken(
+            backbone,
+            "its parts lack the classifier",
+            found=f"`classifier` is None, and the default weights have {classes} classes",
+            expected="the classifier, or why there is none in `why_no_classifier`",
+            do="complete `Network`",
+        )
 
 
 def _settle(backbone: Backbone, network: Network) -> None:
@@ -640,16 +845,22 @@ def _settle(backbone: Backbone, network: Network) -> None:
     would say nothing, and processors are many times slower on numbers near zero.
     """
     import torch
+
+    with torch.random.fork_rng(devices=[]):
+        _apply(backbone, "features", partial(_settle_norms, network.features), _images(backbone, 2))
+
+
+def _settle_norms(part: nn.Module, images: Tensor) -> None:
+    """Run a part once in train mode; its BatchNorms take their statistics from these images."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    norms = [one for one in network.features.modules() if isinstance(one, _BatchNorm)]
+    norms = [one for one in part.modules() if isinstance(one, _BatchNorm)]
     if not norms:
         return
     momenta = [one.momentum for one in norms]
     for one in norms:
         one.momentum = 1.0
-    with torch.random.fork_rng(devices=[]):
-        _apply(backbone, "features", network.features.train(), _images(backbone, 2))
+    part.train()(images)
     for one, momentum in zip(norms, momenta, strict=True):
         one.momentum = momentum
 
@@ -702,7 +913,7 @@ def _vectors_of(backbone: Backbone, network: Network, images: Tensor) -> Any:
     return _apply(backbone, "neck", network.neck, found)
 
 
-def _apply(backbone: Backbone, name: str, part: nn.Module, given: Any) -> Any:
+def _apply(backbone: Backbone, name: str, part: Callable[[Any], Any], given: Any) -> Any:
     """What the part gives, without gradients."""
     import torch
 

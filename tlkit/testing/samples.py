@@ -55,7 +55,8 @@ def _tiny_network() -> nn.Sequential:
         )
 
     features = nn.Sequential(OrderedDict(stage1=stage(3, 8), stage2=stage(8, 16)))
-    return nn.Sequential(OrderedDict(features=features, classifier=nn.Linear(16, 5)))
+    neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(OrderedDict(features=features, neck=neck, classifier=nn.Linear(16, 5)))
 
 
 def _tiny_weights() -> tuple[WeightSet, ...]:
@@ -72,14 +73,13 @@ def _tiny_weights() -> tuple[WeightSet, ...]:
 
 
 def _tiny_build(weights: Weights) -> Network:
-    from torch import nn
 
     network = _tiny_network()
     weights.load_into(network)
-    features, classifier = network
+    features, neck, classifier = network
     return Network(
         features=features,
-        neck=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        neck=neck,
         classifier=classifier,
         stages={name: (stage,) for name, stage in features.named_children()},
         input=weights.input,
