@@ -23,7 +23,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from tlkit.backbone import Backbone, Family
-from tlkit.errors import PluginError, TlkitError, briefly, shell_word, unknown
+from tlkit.errors import PluginError, TlkitError, briefly, nearest, shell_word, unknown
 
 log = logging.getLogger("tlkit")
 
@@ -325,8 +325,8 @@ def _not_installed(name: str, rest: str, installed: Iterable[Found]) -> TlkitErr
                 names, name, "backbone", also=f"; '{family}' needs a name after the slash"
             )
     error = unknown(names, name, "backbone")
-    if full := _in_families(rest, installed):
-        error.do = f"did you mean '{full}'?"
+    if guess := _in_families(rest, installed) or nearest(rest, names):
+        error.do = f"did you mean '{guess}'?"
     if not names:
         return PluginError(
             "no backbone plugin is installed",
