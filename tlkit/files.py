@@ -143,7 +143,7 @@ def as_list(value: object, what: str) -> list[Any]:
     raise OptionError(
         f"this names no {what}",
         found=_in_words(value),
-        expected=f"the path of a {what}, or a list of paths",
+        expected=f"a path ({what}), or a list of paths",
         do="pass a path or a list of paths; of a table, the column with the paths",
     )
 

@@ -43,7 +43,7 @@ from tlkit.data.placing import (
     take_back,
 )
 from tlkit.data.shards import find
-from tlkit.errors import FolderError, OptionError, listing, shell_word
+from tlkit.errors import FolderError, OptionError, address, listing, shell_word
 from tlkit.files import (
     as_path,
     disk_errors,
@@ -303,14 +303,20 @@ def _alike(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
+def _what_is_at(path: Path) -> str:
+    if address(path):
+        return "an address on a network"
+    return "a file" if path.exists() else "nothing at that path"
+
+
 def _ground(photos: Path, out: Path, by: str) -> Ground:
     """Raises `FolderError` for no folder, and where one is inside the other."""
     if not photos.is_dir():
         raise FolderError(
-            f"{photos} is not a folder",
-            found="a file" if photos.exists() else "nothing at that path",
+            f"{address(photos) or photos} is not a folder",
+            found=_what_is_at(photos),
             expected="a folder of photos, in sub-folders or not",
-            do="check the path",
+            do="fetch the photos first" if address(photos) else "check the path",
         )
     real, there = Path(os.path.realpath(photos)), Path(os.path.realpath(out))
     _refuse_nested(real, there)

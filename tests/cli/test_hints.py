@@ -85,4 +85,10 @@ def test_an_option_of_another_tool_leads_to_that_of_tlkit(run, words, meant):
 
 def test_an_option_like_no_other_gets_no_guess():
     error = click.NoSuchOption("--xyzzy", ctx=click.Context(main.commands["fit"]))
-    assert guess_option(error) is error
+    assert guess_option(error).format_message() == error.format_message()
+
+
+def test_two_options_are_not_alike_by_their_dashes(run):
+    result = run("sort", "run", "photos", "--out", "d")
+    assert result.exit_code == 2
+    assert "--tta" not in result.stderr

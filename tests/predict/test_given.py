@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageFile
 
 import tlkit
 from tlkit.cli import main
@@ -122,6 +122,35 @@ def test_an_image_in_memory_gets_the_answer_of_its_file(head, paths):
         (answer,) = head.predict(image)
         assert np.allclose(answer.probabilities, wanted.probabilities, atol=1e-6), kind
         assert answer.path == Path("image 0")
+
+
+def test_bytes_of_every_kind_are_a_file(head, paths):
+    data = paths[5].read_bytes()
+    (wanted,) = head.predict(data)
+    for same in (bytearray(data), memoryview(data)):
+        (answer,) = head.predict(same)
+        assert np.array_equal(answer.probabilities, wanted.probabilities)
+
+
+def test_a_file_that_is_closed_or_gives_text_is_refused_in_words(paths):
+    with paths[5].open("rb") as closed:
+        pass
+    with paths[5].open(encoding="utf-8") as text:
+        for file in (closed, text):
+            with pytest.raises(tlkit.DataError, match="image 0"):
+                given_images(file)
+
+
+def test_an_image_that_is_cut_off_is_no_answer_whatever_the_program_lets_pillow_load(
+    head, paths, tmp_path, monkeypatch
+):
+    whole = paths[0].read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with Image.open(tmp_path / "cut.png") as cut:
+        (answer,) = head.predict(cut)
+    assert isinstance(answer, tlkit.BadImage)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_an_open_file_is_an_image(head, paths):

@@ -63,13 +63,16 @@ def _named(text: str, foreign: set[str]) -> Iterator[str]:
 
 
 def guess_option(error: click.NoSuchOption) -> click.NoSuchOption:
-    """Return the error with the option that was likely meant, where click has no guess."""
-    if error.possibilities or error.ctx is None:
+    """Return the error with the option that was likely meant, if any.
+
+    Not by click's own guesses: it counts the dashes, in which all options are alike.
+    """
+    if error.ctx is None:
         return error
     known = [one[2:].replace("-", "_") for one in sorted(options_of(error.ctx.command))]
     meant = nearest(error.option_name.lstrip("-").replace("-", "_"), known)
     if meant is None:
-        return error
+        return click.NoSuchOption(error.option_name, ctx=error.ctx)
     # Not as its `possibilities`, of which click takes only those that are spelt alike.
     message = f"{error.message} Did you mean '--{meant.replace('_', '-')}'?"
     return click.NoSuchOption(error.option_name, message, ctx=error.ctx)

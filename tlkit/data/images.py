@@ -151,8 +151,10 @@ def in_memory(image: Image.Image | NDArray[np.uint8], *, at_least_px: Detail = 0
     try:
         if not isinstance(image, Image.Image):
             image = Image.fromarray(np.ascontiguousarray(image))
-        _refuse_large(image.size, at_least_px)
-        return _upright(image)
+        # Pixels that are loaded only now follow no setting of the program.
+        with by_own_rules():
+            _refuse_large(image.size, at_least_px)
+            return _upright(image)
     except (MemoryError, KeyboardInterrupt, Unreadable, OptionError):
         raise
     except Exception as error:  # of an image that is not loaded yet, whatever its decoder raises

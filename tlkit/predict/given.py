@@ -20,7 +20,7 @@ from PIL import Image
 
 from tlkit.data.folder import find_images
 from tlkit.data.images import Detail, Pixels, decode, in_memory, read
-from tlkit.errors import DataError
+from tlkit.errors import DataError, briefly, raise_machine_error
 from tlkit.files import as_list, as_path
 from tlkit.predict.run import Source
 
@@ -34,6 +34,9 @@ Single = str | bytes | os.PathLike[str] | Image.Image | NDArray[Any] | _File
 
 Images = Single | Iterable[Single]
 """What `Classifier.predict` takes."""
+
+_LONE = bytes | bytearray | memoryview | Image.Image
+"""Types whose items are no images."""
 
 Reader = Callable[[Detail], Pixels]
 """`at_least_px` -> the pixels of one image. Raises `Unreadable`."""
@@ -74,7 +77,7 @@ def _each(images: Any) -> list[Any]:
     if _is_pixels(images):
         # (N, H, W, 3) are N images.
         return list(images) if images.ndim == 4 else [images]
-    if _is_path(images) or isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
+    if isinstance(images, _LONE) or _is_path(images) or hasattr(images, "read"):
         return [images]
     return as_list(images, "image")
 
@@ -104,9 +107,9 @@ def _in_memory(value: Any, position: int, lock: threading.Lock) -> Reader:
 
         return reader
     if hasattr(value, "read"):
-        value = value.read()
-    if isinstance(value, bytes):
-        data = value
+        value = _content(value, position)
+    if isinstance(value, bytes | bytearray | memoryview):
+        data = bytes(value)
         return lambda px: decode(data, at_least_px=px)
     if not isinstance(value, np.ndarray):
         raise _refused(position, f"a value of the type {type(value).__name__}")
@@ -115,6 +118,15 @@ def _in_memory(value: Any, position: int, lock: threading.Lock) -> Reader:
     if pixels.dtype != np.uint8 or not colours or not pixels.size:
         raise _refused(position, f"an array of {value.dtype} and of shape {value.shape}")
     return lambda px: in_memory(pixels, at_least_px=px)
+
+
+def _content(file: _File, position: int) -> bytes:
+    """Read an open file. Raises `DataError` for one that is closed or gives text."""
+    try:
+        return file.read()
+    except (OSError, ValueError) as error:  # text that cannot be decoded is a `ValueError` too
+        raise_machine_error(error)
+        raise _refused(position, f"a file that cannot be read: {briefly(error)}") from error
 
 
 def _refused(position: int, found: str) -> DataError:
