@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from hypothesis import settings
 
 from tlkit.testing import make_folder
@@ -34,6 +35,15 @@ def _plain_processor():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tlkit.model.device._has_bf16_units", lambda device: False)
         yield
+
+
+@pytest.fixture(scope="module")
+def _one_thread():
+    """Let networks run in one thread: of small ones, a second would mostly wait for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Pages: the snippets of a page of docs/, and running them in order as a reader would.
+"""Pages: the snippets of the README or of docs/, and running them in order as a reader would.
 
 A comment before a fence says what is different about it:
     <!-- not run: WHY -->             it cannot run in tests
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from click.testing import CliRunner
 
 from tlkit.cli import main
@@ -86,6 +87,16 @@ class Reader:
     names: dict[str, Any] = field(default_factory=dict)
     """What their Python knows."""
     printed: str | None = None
+    transcript: str = ""
+    """All that was printed."""
+
+    @classmethod
+    def at(cls, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+        """Prepare a reader whose folder is searched for modules, and whose few images are many."""
+        # What a page shows of 1347 images is run on 60.
+        monkeypatch.setattr("tlkit.train.run.FEW", 30)
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        return cls(home=folder, site_packages=folder.parent / f"{folder.name}-site")
 
     def follow(self, page: Path) -> int:
         """Do all that the page says; how many snippets were run."""
@@ -131,12 +142,14 @@ class Reader:
         with contextlib.redirect_stdout(heard):
             exec(compile(text, where, "exec"), self.names)
         self.printed = heard.getvalue()
+        self.transcript += self.printed
 
     def shell(self, one: Snippet, where: str) -> None:
         more = shlex.split(one.words) if one.mark == "tests add" else []
         wanted = int(one.words) if one.mark == "exit status" else 0
         done = [self.command(line, more) for line in commands(one.text)]
         self.printed = "".join(text for _, text in done)
+        self.transcript += self.printed
         statuses = [status for status, _ in done]
         assert statuses == [0] * (len(done) - 1) + [wanted], f"{where}: {statuses}\n{self.printed}"
 

@@ -1,10 +1,8 @@
 """Every snippet of docs/ runs, in order, offline, and prints what the page shows."""
 
 import shutil
-import sys
 
 import pytest
-import torch
 from click.testing import CliRunner
 from pages import DOCS, PAGES, Reader, alike, snippets, thin
 
@@ -13,15 +11,6 @@ from tlkit.cli import main
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
 WITH_SNIPPETS = [page for page in PAGES if snippets(page)]
-
-
-@pytest.fixture(scope="module")
-def _one_thread():
-    """The networks here are small: a second thread would mostly wait for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +36,7 @@ def test_a_page_can_be_followed(page, tutorial, tmp_path, monkeypatch):
     if page.parent.name == "howto":
         for one in ("digits", "runs"):
             shutil.copytree(tutorial / one, tmp_path / one)
-    # What a page shows of 1347 images is run on 60.
-    monkeypatch.setattr("tlkit.train.run.FEW", 30)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    reader = Reader(home=tmp_path, site_packages=tmp_path.parent / f"{tmp_path.name}-site")
+    reader = Reader.at(tmp_path, monkeypatch)
     assert reader.follow(page) > 0
     reader.forget()
 
