@@ -14,9 +14,9 @@ import kill_points
 from tlkit.data.signature import sign
 
 
-def faults(looks):
+def faults(looks, at_least=20):
     seen = list(looks)
-    assert len(seen) > 20
+    assert len(seen) > at_least
     return [f"{moment}: {fault}" for moment, fault in seen if fault]
 
 
@@ -38,3 +38,20 @@ def test_a_check_that_moves_files_and_is_killed_loses_nothing_and_leaves_nothing
 def test_what_is_written_is_whole_whenever_the_writer_is_killed(tmp_path):
     (tmp_path / "there").mkdir()
     assert faults(kill_points.write_faults(tmp_path / "there", run=kill_points.here)) == []
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    return tmp_path_factory.mktemp("commands") / "ready"
+
+
+# All of their calls are for tests/stress; each seventeenth is enough here.
+@pytest.mark.parametrize("command", ["export", "report over another", "features"])
+def test_what_a_killed_command_leaves_is_whole_and_the_command_given_again_ends_well(
+    command, ready, tmp_path
+):
+    with kill_points.computed_once():
+        leaving = kill_points.Leaving(
+            tmp_path, kill_points.COMMANDS[command], kill_points.here, ready=ready
+        )
+        assert faults(kill_points.command_faults(leaving, every=17), at_least=10) == []

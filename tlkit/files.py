@@ -196,7 +196,8 @@ def new_folder(path: Path, *, replace: Collection[str] = ()) -> Iterator[Path]:
                 if old.exists():
                     old.rename(path)
                 raise
-            shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there may have been none
+                shutil.rmtree(_not_to_be_returned(old), ignore_errors=True)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
@@ -384,12 +385,23 @@ def _remove_or_return(one: Path, path: Path) -> None:
     """Remove what has a temporary name; or give it back its own, where that was taken away by a
     process that was stopped before it had put the new one there.
     """
-    if one.name.endswith(OLD) and not path.exists():
-        one.rename(path)
-    elif _real_folder(one):
+    if one.name.endswith(OLD):
+        if not path.exists():
+            one.rename(path)
+            return
+        one = _not_to_be_returned(one)
+    if _real_folder(one):
         shutil.rmtree(one, ignore_errors=True)
     else:
         one.unlink(missing_ok=True)
+
+
+def _not_to_be_returned(old: Path) -> Path:
+    """Rename what was replaced before it is deleted: half of it must not be given back its name.
+
+    Raises `OSError`.
+    """
+    return old.rename(old.with_suffix(".tmp"))
 
 
 def _new_beside(path: Path, stack: contextlib.ExitStack) -> tuple[Path, BinaryIO]:

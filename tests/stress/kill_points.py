@@ -1,6 +1,7 @@
 """Kill points: commands that are killed before every call that changes the disk, and given again.
 
-    python tests/stress/kill_points.py [--only link,copy,move,move across,check,write] [--every 1]
+    python tests/stress/kill_points.py [--only link,copy,move,move across,check,write,export,
+        report,report over another,features,features again] [--every 1]
 
 A process forks once its imports are done. In the fork every call by which Python changes a disk is
 counted (`Calls`), and at the n-th the fork kills itself with SIGKILL, before the call is made; of a
@@ -9,14 +10,19 @@ ends by itself: no moment is left to chance, and each can be met again by its nu
 kill no photo may be lost, the same command must end well, what is undone must be the tree that was
 there before, and nothing under a temporary name may stay. Sorting is tried by link, copy, move, and
 by move to another file system (--other; where that is the same one, renames across are refused
-as if it were another). Prints what it found, and ends with status 1 if anything was wrong.
+as if it were another). What `export`, `report` and `features` leave is whole or not there, and the
+same command leaves what it leaves where nothing was killed. Prints what it found, and ends with
+status 1 if anything was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import functools
+import gc
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -35,16 +41,27 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import scipy.sparse.csgraph  # noqa: F401  so that a fork begins at once
+import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import tlkit
+import tlkit.cli
 import tlkit.data.placing
 import tlkit.data.quarantine
 import tlkit.data.signature
 import tlkit.files
+import tlkit.reporting
 import tlkit.sorting
 from tlkit import checking
+from tlkit.testing import make_folder
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import tiny
+
+for heavy in ("matplotlib.figure", "scipy.sparse.csgraph", "torch._dynamo", "torch.export"):
+    importlib.import_module(heavy)  # so that a fork begins at once
 
 CHANGING = (
     "chmod", "chown", "fchmod", "fdatasync", "fsync", "ftruncate", "lchown", "link", "mkdir",
@@ -228,14 +245,19 @@ def forked(action: Action, calls: Calls) -> End:
 def here(action: Action, calls: Calls) -> End:
     """Run an action in this process with its calls counted; much faster than a fork."""
     calls.here = True
-    try:
-        with counted(calls):
+    error = ""
+    with counted(calls):
+        try:
             action()
-    except Killed:
-        return End(killed=True)
-    except Exception as error:
-        return End(killed=False, error=f"{type(error).__name__}: {error}")
-    return End(killed=False)
+        except Killed:
+            pass
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {raised}"
+        if calls.dead:
+            # What ends with its last name must end now: it may not clean up any more.
+            with mock.patch.object(sys, "unraisablehook", return_value=None):
+                gc.collect()
+    return End(killed=True) if calls.dead else End(killed=False, error=error)
 
 
 Run = Callable[[Action, Calls], End]
@@ -478,30 +500,190 @@ def write_faults(where: Path, every: int = 1, run: Run = forked) -> Iterator[tup
             tlkit.files.write_text(staged / "b.txt", text)
         tlkit.files.write_text(file, text)
 
-    def whole() -> set[str]:
+    def there() -> dict[str, str]:
         # Between two renames the older folder has its other name, which the next writer gives back.
         tlkit.files.remove_abandoned(folder)
-        return {one.read_text() for one in folder.iterdir()} if folder.exists() else set()
+        return {one.name: one.read_text() for one in folder.glob("*")}
 
-    number, killed = 1, True
-    while killed:
+    def whole(text: str) -> dict[str, str]:
+        return {"a.txt": text, "b.txt": text}
+
+    def killed_at(number: int) -> bool:
         shutil.rmtree(where)
         where.mkdir()
         write("old")
-        killed = run(lambda: write("new"), Calls(number)).killed
+        return run(lambda: write("new"), Calls(number)).killed
+
+    number, killed = 1, True
+    while killed:
         moment = f"write, call {number}"
-        there = whole(), file.read_text()
-        good = there[0] in ({"old"}, {"new"}) and there[1] in ("old", "new")
-        yield moment, "" if good else f"not whole: {there}"
+        killed_at(number)
+        shutil.rmtree(folder, ignore_errors=True)
+        good = there() in ({}, whole("old"))
+        yield f"{moment}, then taken away", "" if good else f"not whole: {there()}"
+        killed = killed_at(number)
+        good = there() in (whole("old"), whole("new")) and file.read_text() in ("old", "new")
+        yield moment, "" if good else f"not whole: {there()}"
         yield f"{moment}, again", run(lambda: write("new"), Calls(0)).error
         now = sorted(one.relative_to(where).as_posix() for one in where.rglob("*"))
         good = now == ["answers.csv", "report", "report/a.txt", "report/b.txt"]
-        yield f"{moment}, again", "" if good and whole() == {"new"} else f"there: {now}"
+        yield f"{moment}, again", "" if good and there() == whole("new") else f"there: {now}"
         number += every
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command that leaves a folder `out`."""
+
+    words: Callable[[Path], Sequence[str]]
+    """By the folder that holds `photos` and `run`."""
+    over: bool = False
+    """Whether what the same command has left before is in the way."""
+    in_parts: bool = False
+    """Whether files appear one by one, the manifest last; else all of them at once."""
+
+
+def _words_of_export(ready: Path) -> Sequence[str]:
+    return "export", str(ready / "run"), "--to", "torch", "--images", str(ready / "photos")
+
+
+def _words_of_report(ready: Path) -> Sequence[str]:
+    return "report", str(ready / "run"), str(ready / "photos"), "--no-maps"
+
+
+def _words_of_features(ready: Path) -> Sequence[str]:
+    return "features", str(ready / "photos"), "--backbone", "tiny", "--shard", "6"
+
+
+COMMANDS = {
+    "export": Command(words=_words_of_export),
+    "report": Command(words=_words_of_report),
+    "report over another": Command(words=_words_of_report, over=True),
+    "features": Command(words=_words_of_features, in_parts=True),
+    "features again": Command(words=_words_of_features, over=True, in_parts=True),
+}
+"""Those that compute. The backbone is that of `tlkit.testing`."""
+
+MANIFEST = "_manifest.json"
+
+
+class Leaving:
+    """What a command leaves, and a cache of its own, in a folder where nothing else is."""
+
+    def __init__(self, where: Path, command: Command, run: Run = forked, *, ready: Path) -> None:
+        """`ready` has the photos and the run, which are made where they are not there."""
+        self.command, self.run, self.ready = command, run, ready
+        self.ground, self.older = where / "ground", where / "older"
+        self.out = self.ground / "out"
+        if not self.ready.exists():
+            make_folder(self.ready / "photos", per_class=4)
+            self._must(self._fit)
+        self.before = tree(self.ready)
+        self.begin(over=False)
+        self._must(self.do)
+        self.undisturbed = self.there()
+        shutil.rmtree(self.older, ignore_errors=True)
+        self.out.rename(self.older)
+
+    def _must(self, action: Action) -> None:
+        ended = self.run(action, Calls(0))
+        assert not ended.error, ended.error
+
+    def _fit(self) -> None:
+        with mock.patch.dict(os.environ, TLKIT_CACHE=str(self.ready / "cache")):
+            tlkit.fit(self.ready / "photos", backbone="tiny", epochs=1, out=self.ready / "run")
+
+    def begin(self, *, over: bool) -> None:
+        """Put all back to the begin."""
+        shutil.rmtree(self.ground, ignore_errors=True)
+        self.ground.mkdir()
+        if over:
+            shutil.copytree(self.older, self.out)
+
+    def do(self) -> None:
+        """Give the command, as in a terminal."""
+        words = [*self.command.words(self.ready), "--out", str(self.out)]
+        with mock.patch.dict(os.environ, TLKIT_CACHE=str(self.ground / "cache")):
+            ended = CliRunner().invoke(tlkit.cli.main, words)
+        if ended.exit_code:
+            raise RuntimeError(f"status {ended.exit_code}: {ended.output}")
+
+    def there(self) -> dict[str, bytes] | None:
+        """The files in the folder that have their names, without the time of a report."""
+        if not self.out.exists():
+            return None
+        files = {one.relative_to(self.out).as_posix(): one for one in self.out.rglob("*")}
+        found = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+        if "report.json" in found:
+            time = json.loads(found["report.json"])["created"].encode()
+            found = {name: content.replace(time, b"") for name, content in found.items()}
+        return {name: found[name] for name in found if not name.startswith(".")}
+
+    def half(self) -> str:
+        """Return what a reader would take for whole and is not; empty where nothing is."""
+        if _difference(self.before, tree(self.ready)):
+            return "the run or its photos are not as before"
+        there = self.there()
+        if there is None or there == self.undisturbed:
+            return ""
+        if self.command.in_parts and MANIFEST not in there:
+            there = {**self.undisturbed, **there}
+        return _difference(self.undisturbed, there)
+
+    def litter(self) -> str:
+        """Return what nobody has a use for."""
+        names = {one.relative_to(self.ground).as_posix() for one in self.ground.rglob("*")}
+        # A lock in the cache goes with the next who uses that entry, which one who finds all parts
+        # done does not.
+        left = [one for one in names if one.endswith((".tmp", ".old"))]
+        left += [one for one in names if one.endswith(".rows") and f"{one[:-5]}.keys" not in names]
+        left += [one for one in names if "/" not in one and one not in ("out", "cache")]
+        return f"left: {sorted(left)}" if left else ""
+
+
+def command_faults(leaving: Leaving, every: int = 1) -> Iterator[tuple[str, str]]:
+    """Kill a command at every call; yield each moment, and what was wrong."""
+    number, killed = 1, True
+    while killed:
+        leaving.begin(over=leaving.command.over)
+        ended = leaving.run(leaving.do, Calls(number))
+        killed = ended.killed
+        moment = f"call {number}"
+        yield moment, ended.error or leaving.half()
+        if killed:
+            moment += ", again"
+            yield moment, leaving.run(leaving.do, Calls(0)).error
+        there = leaving.there()
+        yield moment, _difference(leaving.undisturbed, {} if there is None else there)
+        yield moment, leaving.litter()
+        number += every
+
+
+@contextmanager
+def computed_once() -> Iterator[None]:
+    """Compute what takes the longest of `export` and `report` the first time alone: the program of
+    the network, and the page. What is written, and how, is the same.
+    """
+    export, written = torch.export.export, tlkit.reporting.written
+    first: dict[str, object] = {}
+
+    def once(name: str, real: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if name not in first:
+            first[name] = real(*args, **options)
+        return first[name]
+
+    with (
+        mock.patch.object(torch.export, "export", functools.partial(once, "export", export)),
+        mock.patch.object(tlkit.reporting, "written", functools.partial(once, "page", written)),
+    ):
+        yield
 
 
 def main(only: Sequence[str], every: int, other: Path, place: Path) -> int:
     os.environ["TLKIT_CACHE"] = str(place / "cache")
+    os.environ["TLKIT_OFFLINE"] = "1"
+    (place / "site").mkdir()
+    tiny.install(place / "site")
     wrong, moments = [], {}
     for name in only:
         where = place / name
@@ -509,6 +691,8 @@ def main(only: Sequence[str], every: int, other: Path, place: Path) -> int:
         with tempfile.TemporaryDirectory(prefix="tlkit-", dir=other) as far, without_head():
             if name in WAYS:
                 each = sorting_faults(Sorting(where, name, Path(far)), every)
+            elif name in COMMANDS:
+                each = command_faults(Leaving(where, COMMANDS[name], ready=place / "ready"), every)
             else:
                 each = {"check": check_faults, "write": write_faults}[name](where, every)
             for moment, fault in each:
@@ -522,7 +706,7 @@ def main(only: Sequence[str], every: int, other: Path, place: Path) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join([*WAYS, "check", "write"]))
+    parser.add_argument("--only", default=",".join([*WAYS, "check", "write", *COMMANDS]))
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--other", type=Path, default=Path("/dev/shm"))
     given = parser.parse_args()

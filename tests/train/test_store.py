@@ -1,12 +1,14 @@
 """Rows on the disk."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlkit.train.store import KEY, KEY_BYTES, Store
+from tlkit.train.store import KEY, KEY_BYTES, Store, trim
 
 SHAPE = (3, 2)
 
@@ -92,6 +94,27 @@ def test_a_pass_that_dies_leaves_what_was_safe(tmp_path, monkeypatch):
     store.append(keys(1, 2), rows(2))
     assert Store(tmp_path, SHAPE).find(keys(2))[0] >= 0
     store.settle()
+
+
+def test_a_pass_or_a_trim_that_is_killed_leaves_no_rows_that_nobody_finds(tmp_path, monkeypatch):
+    seen = []
+    real = Path.open
+
+    def watch(path, *args, **options):
+        seen.append(path.suffix)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", watch)
+    stored(tmp_path, [1, 2])
+    assert seen[:2] == [".keys", ".rows"]  # so that rows are never there without keys
+    gone = []
+    monkeypatch.setattr(Path, "unlink", lambda path, **options: gone.append(path.suffix))
+    trim(tmp_path, 0)
+    assert gone == [".rows", ".keys"]
+    monkeypatch.undo()
+    next(tmp_path.glob("*.keys")).unlink()  # as earlier versions could leave them
+    trim(tmp_path, 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_that_are_none_stay_none_and_zeros_stay_zeros(tmp_path):

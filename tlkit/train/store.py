@@ -246,8 +246,13 @@ def trim(folder: Path, most: int) -> None:
     """
     segments = []
     with disk_errors(folder):
-        for keys in sorted(folder.glob("*.keys")):
-            files = [one for one in (keys, keys.with_suffix(".rows")) if one.exists()]
+        every = {
+            one.with_suffix("") for kind in (".rows", ".keys") for one in folder.glob("*" + kind)
+        }
+        for name in sorted(every):
+            # Keys go last: rows without keys are nothing that anybody could read.
+            both = (name.with_suffix(".rows"), name.with_suffix(".keys"))
+            files = [one for one in both if one.exists()]
             segments.append((files, sum(one.stat().st_size for one in files)))
         total = sum(size for _, size in segments)
         for files, size in segments:
@@ -268,8 +273,13 @@ class _Segment:
     def __init__(self, folder: Path) -> None:
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         self._keys_path = folder / f"{name}.keys"
-        self._rows: BinaryIO = (folder / f"{name}.rows").open("xb")
         self._keys: BinaryIO = self._keys_path.open("xb")
+        try:
+            self._rows: BinaryIO = self._keys_path.with_suffix(".rows").open("xb")
+        except OSError:
+            self._keys.close()
+            self._keys_path.unlink(missing_ok=True)
+            raise
         self._waiting: list[bytes] = []
         self._safe_at = time.monotonic()
 
