@@ -179,11 +179,11 @@ def test_a_file_is_not_called_broken_for_the_machine(fails, monkeypatch, tmp_pat
 
 
 def test_a_photo_is_not_unreadable_where_no_more_files_can_be_opened(monkeypatch, place):
-    def fail(path):
+    def fail(path, *mode):
         raise OSError(errno.EMFILE, "Too many open files", str(path))
 
     image = next((place / "photos").rglob("*.png"))
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(DiskError, match="ulimit -n"):
         read(image)
 

@@ -107,13 +107,14 @@ def test_the_fit_finds_every_row_of_every_pooling(small, monkeypatch):
 
 def test_photos_are_decoded_once_for_all_candidates(small, monkeypatch):
     decoded = []
-    own = tlkit.data.images.decode
+    own = tlkit.data.images._upright
 
-    def counted(data, *, at_least_px=0):
-        decoded.append(data)
-        return own(data, at_least_px=at_least_px)
+    def counted(image):
+        decoded.append(image)
+        return own(image)
 
-    monkeypatch.setattr("tlkit.data.images.decode", counted)
+    # Behind every way to the pixels of a PNG.
+    monkeypatch.setattr("tlkit.data.images._upright", counted)
     found = tlkit.search(small, backbone="tiny,tiny=none,resnet20", on_bad="skip")
     chosen = sum(one.photos for one in [found.best.score])
     assert len(decoded) == chosen + found.judged.images

@@ -65,7 +65,7 @@ def test_an_unknown_flag_guesses(run, colours):
 def test_a_folder_that_is_none(run, tmp_path):
     refused(run("fit", tmp_path / "missing"), "nothing at that path")
     (tmp_path / "file.txt").write_text("x")
-    refused(run("fit", tmp_path / "file.txt"), "a file")
+    refused(run("fit", tmp_path / "file.txt"), "a text file")
 
 
 def test_an_empty_folder(run, tmp_path):

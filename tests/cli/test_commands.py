@@ -667,7 +667,7 @@ def test_explain_writes_a_picture_for_each_image(run, fitted, colours, tmp_path)
     asked = run("explain", colours / "red", tmp_path / "bad.png", "--head", fitted)
     assert asked.exit_code == 1
     assert "bad.png" in asked.stderr
-    pictures = sorted(one.name for one in (tmp_path / "explained").iterdir())
+    pictures = sorted(path.name for path in (tmp_path / "explained").glob("*.png"))
     assert pictures == [f"{number:03d}.png" for number in range(8)]
     assert asked.stdout.count(".png") == 16
     again = run("explain", colours / "red" / "000.png", "--head", fitted, "--class", "blue")

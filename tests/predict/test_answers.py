@@ -134,7 +134,7 @@ WAYS = {
 def wanted(head, unsure):
     """What the network gives in fp32, run by hand; where bf16 gives something quite different."""
     exact = by_predict(head, unsure, engine="eager", precision="fp32")
-    assert np.abs(by_predict(head, unsure, precision="bf16") - exact).max() > 5 * PROMISE
+    assert np.abs(by_predict(head, unsure, precision="bf16") - exact).max() > 1.5 * PROMISE
     assert 0.1 < exact.max(axis=1).min() < 0.95
     return exact
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 import tlkit
 from tlkit.cli import main
 from tlkit.data.folder import scan
+from tlkit.errors import DataError
 from tlkit.predict.given import given_images
 
 
@@ -137,7 +138,7 @@ def test_a_file_that_is_closed_or_gives_text_is_refused_in_words(paths):
         pass
     with paths[5].open(encoding="utf-8") as text:
         for file in (closed, text):
-            with pytest.raises(tlkit.DataError, match="image 0"):
+            with pytest.raises(DataError, match="image 0"):
                 given_images(file)
 
 

@@ -38,6 +38,7 @@ from tlkit.data.digests import HELD, Held, digest_of_bytes, digests
 from tlkit.data.folder import Catalog
 from tlkit.data.geometry import detail
 from tlkit.data.images import POLICY, BadImage, Detail, Pixels, content, decode
+from tlkit.data.names import Paths
 from tlkit.data.pixels import Decoding
 from tlkit.data.transforms import Augmentation
 from tlkit.errors import DiskError, ImageError, listing
@@ -407,12 +408,12 @@ class Extractor:
                 # Of what could not be read at all nothing says that it is what it was.
                 seen.lone |= {*changed, *(number for number in unread if number not in now)}
                 if rows is not None:
-                    self._check(rows, [run.catalog.paths[one] for one in numbers.tolist()])
+                    self._check(rows, paths.take(part.index))
                     self._append(run.keys.table[numbers], rows)
                 done += len(part.index) + len(part.bad)
                 yield Tick(what=run.what, done=done, total=total)
 
-    def _check(self, rows: Tensor, images: Sequence[Path]) -> None:
+    def _check(self, rows: Tensor, images: Paths) -> None:
         """Raise `AnswerError`, which names the images, unless all their rows are finite."""
         check_finite(
             rows.reshape(len(images), -1),
@@ -543,7 +544,16 @@ def _about_changed(paths: Sequence[Path]) -> str:
 
 
 def _temporary() -> Path:
-    with disk_errors(Path(tempfile.gettempdir())):
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise DiskError(
+            "no folder for temporary files can be written",
+            found=str(error.strerror or error),
+            expected="room for what the frozen part makes of the images",
+            do="free some space, or set TMPDIR to a folder on a disk that has some",
+        ) from error
+    with disk_errors(folder):
         return Path(tempfile.mkdtemp(prefix="tlkit-"))
 
 
