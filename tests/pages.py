@@ -164,6 +164,8 @@ class Reader:
             os.chdir(words[1])
             return 0, ""
         if words[:2] == ["pip", "install"]:
+            # Not the line itself: what is added would stand behind its comment.
+            line = shlex.join(words)
             line += f" --quiet --no-deps --no-index --target {self.site_packages}"
         ran = subprocess.run(
             line, shell=True, text=True, check=False,
